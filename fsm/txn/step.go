@@ -1,0 +1,266 @@
+package txn
+
+// At places an entry: the cluster context after its header was admitted, and its
+// index in the log.
+type At struct {
+	Cluster
+	Index uint64
+}
+
+func (at At) stamp() Stamp { return Stamp{Index: at.Index, Epoch: at.Epoch, At: at.Now} }
+
+// Step applies a command to the transaction that it names; t is nil where the log
+// does not know it. It returns the state after the command, which is t itself
+// when nothing changed, and the work that this step made due.
+//
+// A command that repeats what is already so changes nothing and is no error, and
+// a decision that comes second is answered with the first (rule R1): the caller
+// reads the outcome from the state returned, never from what it proposed. An
+// error means that the command was refused and changed nothing.
+//
+// The caller has admitted the entry's header (see [Cluster.Admit]); a command of
+// an older epoch never gets here.
+func Step(at At, t *Transaction, c Command) (*Transaction, []Work, error) {
+	next, err := step(at, t, c)
+	if err != nil {
+		return t, nil, err
+	}
+	return next, effects(t, next), nil
+}
+
+func step(at At, t *Transaction, c Command) (*Transaction, error) {
+	switch c := c.(type) {
+	case Stage:
+		return stage(at, t, c)
+	case Enlist:
+		return enlist(t, c)
+	case Prepare:
+		return prepare(t, c)
+	case Decide:
+		return decide(at, t, c)
+	case Presume:
+		return presume(at, t, c)
+	case Acknowledge:
+		return acknowledge(at, t, c)
+	default:
+		panic("txn: unknown command") // the decoder knows no others
+	}
+}
+
+func stage(at At, t *Transaction, c Stage) (*Transaction, error) {
+	print := ContentFingerprint(c.Interactive, c.Branches)
+	if t != nil {
+		if t.Tombstone() || t.Fingerprint == print {
+			return t, nil
+		}
+		return nil, ErrContentMismatch
+	}
+	if err := at.CheckID(c.ID); err != nil {
+		return nil, err
+	}
+	t = &Transaction{
+		ID:          c.ID,
+		State:       Active,
+		Interactive: c.Interactive,
+		Fingerprint: print,
+		Timeout:     c.Timeout,
+		Staged:      at.stamp(),
+	}
+	if c.Interactive {
+		if len(c.Branches) != 0 {
+			return nil, ErrSealed
+		}
+		return t, nil
+	}
+	if err := checkBranches(c.Branches); err != nil {
+		return nil, err
+	}
+	t.State = Preparing
+	t.Branches = c.Branches
+	return t, nil
+}
+
+func checkBranches(branches []Branch) error {
+	switch {
+	case len(branches) == 0:
+		return ErrEmpty
+	case len(branches) > MaxBranches:
+		return ErrTooManyBranches
+	}
+	for i, b := range branches {
+		for _, earlier := range branches[:i] {
+			if b.Participant == earlier.Participant {
+				return ErrDuplicateBranch
+			}
+		}
+	}
+	return nil
+}
+
+func enlist(t *Transaction, c Enlist) (*Transaction, error) {
+	if t == nil {
+		return nil, ErrUnknown
+	}
+	if n := t.Branch(c.Branch.Participant); n != 0 {
+		if b := t.Branches[n-1]; b.Digest == c.Branch.Digest && b.External == c.Branch.External {
+			return t, nil
+		}
+		return nil, ErrDuplicateBranch
+	}
+	switch {
+	case t.State != Active:
+		return nil, ErrSealed
+	case len(t.Branches) == MaxBranches:
+		return nil, ErrTooManyBranches
+	}
+	next := t.clone()
+	next.Branches = append(next.Branches, c.Branch)
+	return next, nil
+}
+
+func prepare(t *Transaction, c Prepare) (*Transaction, error) {
+	switch {
+	case t == nil:
+		return nil, ErrUnknown
+	case t.State != Active:
+		return t, nil
+	case len(t.Branches) == 0:
+		return nil, ErrEmpty
+	}
+	next := t.clone()
+	next.State = Preparing
+	for _, v := range c.Votes {
+		if v.Branch < 1 || v.Branch > len(next.Branches) || !next.Branches[v.Branch-1].External {
+			return nil, ErrNoSuchBranch
+		}
+		next.Branches[v.Branch-1].Vote = v.Vote
+	}
+	for i, b := range next.Branches {
+		if b.External && b.Vote == VoteNone {
+			next.Branches[i].Vote = VoteAbort // sealed without its vote: it can never come
+		}
+	}
+	return next, nil
+}
+
+// decide is the commit point. What a crash just before and just after it does is
+// told in the package comment.
+func decide(at At, t *Transaction, c Decide) (*Transaction, error) {
+	if c.Decision == Abort {
+		return decideAbort(at, t, c)
+	}
+	switch {
+	case t == nil:
+		return nil, ErrUnknown
+	case t.State.Decided():
+		return t, nil // R1: the first decision wins
+	case t.State != Preparing:
+		return nil, ErrNotPrepared
+	}
+	next := decided(at, t, Committing)
+	for _, n := range c.ReadOnly {
+		if n < 1 || n > len(next.Branches) {
+			return nil, ErrNoSuchBranch
+		}
+		next.Branches[n-1].Vote = VoteReadOnly
+	}
+	return settle(at, next), nil
+}
+
+func decideAbort(at At, t *Transaction, c Decide) (*Transaction, error) {
+	switch {
+	case t == nil && len(c.Branches) == 0:
+		if err := at.CheckID(c.ID); err != nil {
+			return nil, err // nobody can have prepared under it, so nothing is owed
+		}
+		fallthrough
+	case t == nil:
+		t = &Transaction{ID: c.ID, Staged: at.stamp()}
+	case t.Tombstone() && len(t.Branches) == 0 && len(c.Branches) > 0:
+		return settle(at, adopt(t, c.Branches)), nil
+	case t.State.Decided():
+		return t, nil // R1: the first decision wins
+	}
+	next := decided(at, t, Aborting)
+	next.Reason = c.Reason
+	if t.Tombstone() {
+		next = adopt(next, c.Branches)
+	}
+	return settle(at, next), nil
+}
+
+// adopt gives a tombstone the branches to which prepares left, so that the abort,
+// which stands already, reaches them.
+func adopt(t *Transaction, branches []Branch) *Transaction {
+	next := t.clone()
+	next.State = Aborting
+	next.Finished = Stamp{}
+	next.Branches = append([]Branch(nil), branches...)
+	forgetPayloads(next)
+	return next
+}
+
+func presume(at At, t *Transaction, c Presume) (*Transaction, error) {
+	if t != nil {
+		return t, nil
+	}
+	return decideAbort(at, nil, Decide{ID: c.ID, Decision: Abort, Reason: Reason{Code: ReasonPresumed}})
+}
+
+func acknowledge(at At, t *Transaction, c Acknowledge) (*Transaction, error) {
+	switch {
+	case t == nil:
+		return nil, ErrUnknown
+	case !t.State.Decided():
+		return nil, ErrUndecided
+	}
+	next := t.clone()
+	changed := false
+	for _, r := range c.Receipts {
+		if r.Branch < 1 || r.Branch > len(next.Branches) {
+			return nil, ErrNoSuchBranch
+		}
+		if b := &next.Branches[r.Branch-1]; b.Owed() && r.Receipt != ReceiptNone {
+			b.Receipt = r.Receipt
+			changed = true
+		}
+	}
+	if !changed {
+		return t, nil
+	}
+	return settle(at, next), nil
+}
+
+// decided copies t into a decided state, without the payloads that only
+// preparing needs.
+func decided(at At, t *Transaction, s State) *Transaction {
+	next := t.clone()
+	next.State = s
+	next.Decided = at.stamp()
+	forgetPayloads(next)
+	return next
+}
+
+func forgetPayloads(t *Transaction) {
+	for i := range t.Branches {
+		t.Branches[i].Payload = nil
+	}
+}
+
+// settle finishes a decided transaction once no branch is owed anything. It may
+// change next, which nobody else has seen yet.
+func settle(at At, next *Transaction) *Transaction {
+	for _, b := range next.Branches {
+		if b.Owed() {
+			return next
+		}
+	}
+	switch next.State {
+	case Committing:
+		next.State = Committed
+	case Aborting:
+		next.State = Aborted
+	}
+	next.Finished = at.stamp()
+	return next
+}
