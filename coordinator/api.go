@@ -49,15 +49,19 @@ type Delivery struct {
 	Next      time.Time // of the next attempt; zero while one is under way
 }
 
-// Log is how the coordinator writes to the replicated log. Its errors are
-// ErrNotLeader, which is definite, or ErrOutcomeUnknown; what the state machine
-// answers to a command that was applied comes as an error of package txn.
+// Log is how the coordinator writes to the replicated log. Its own errors wrap
+// ErrNotLeader, which is definite, or ErrOutcomeUnknown; any other is what the
+// state machine answered to a command that was applied.
 type Log interface {
 	// Propose queues a command for the next entry and returns at once. done is
 	// called exactly once, from the log's own goroutine and in log order, after
 	// the entry was applied on this node or has failed; it must not block. t is
 	// the state after the command, due the work that this step made due.
 	Propose(epoch uint64, c txn.Command, done func(t *txn.Transaction, due []txn.Work, err error))
+
+	// Now is cluster time by the leader's monotonic clock: what the header of the
+	// next entry will carry.
+	Now() txn.Time
 
 	// Barrier returns once everything that was committed before the call is
 	// applied here, and this node led at some moment after the call began.

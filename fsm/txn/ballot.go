@@ -10,7 +10,8 @@ type Ballot struct {
 }
 
 // NewBallot opens a ballot for a transaction's branches, with the votes that are
-// replicated already. An external branch without a vote counts as missing.
+// replicated already. A ballot without branches, of an Active transaction, can
+// only end in an abort.
 func NewBallot(branches []Branch) Ballot {
 	b := Ballot{votes: make([]Vote, len(branches))}
 	for i, br := range branches {
@@ -54,6 +55,8 @@ func (b *Ballot) Verdict() (Decide, bool) {
 		return Decide{}, false
 	case b.abort.Code != ReasonNone:
 		return Decide{Decision: Abort, Reason: b.abort}, true
+	case len(b.votes) == 0:
+		return Decide{}, false // still Active: its branches are not sealed
 	}
 	var readOnly []int
 	for i, v := range b.votes {

@@ -176,6 +176,8 @@ func decideAbort(at At, t *Transaction, c Decide) (*Transaction, error) {
 		fallthrough
 	case t == nil:
 		t = &Transaction{ID: c.ID, Staged: at.stamp()}
+	case !t.Tombstone() && len(c.Branches) > 0:
+		return nil, ErrContentMismatch // staged with other content: its fate is not the proposer's to seal
 	case t.Tombstone() && len(t.Branches) == 0 && len(c.Branches) > 0:
 		return settle(at, adopt(t, c.Branches)), nil
 	case t.State.Decided():

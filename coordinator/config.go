@@ -1,0 +1,117 @@
+package coordinator
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Config bounds the coordinator (rule R14). The zero value of a field means its
+// default.
+type Config struct {
+	// DefaultTimeout of a transaction that names none: 15s.
+	DefaultTimeout time.Duration
+	// MaxTimeout of a one-shot transaction, 1h: while it is undecided its branches
+	// hold locks. MaxInteractiveTimeout, 24h, covers people and batch jobs.
+	MaxTimeout            time.Duration
+	MaxInteractiveTimeout time.Duration
+
+	// PrepareTimeout bounds one prepare call, 10s, and DeliveryTimeout one commit
+	// or abort call, 5s. A prepare is also bounded by its transaction's time.
+	PrepareTimeout  time.Duration
+	DeliveryTimeout time.Duration
+
+	// MaxUnfinished bounds the transactions that this leader drives, 131072 (at
+	// some 2 KiB each), and MaxUnfinishedPerParticipant those that touch one
+	// participant, 16384, so that one that is down cannot take all the room.
+	MaxUnfinished               int
+	MaxUnfinishedPerParticipant int
+	// MaxPayload bounds one branch's payload and MaxTransactionBytes all of one
+	// transaction's, 1 MiB each: a log entry is replicated as one message.
+	MaxPayload          int
+	MaxTransactionBytes int
+	// MaxUndecidedBytes bounds the payloads of undecided transactions, 256 MiB.
+	MaxUndecidedBytes int
+
+	// PreparesInFlight and DeliveriesInFlight bound the calls under way to one
+	// participant, 256 and 64; each is a goroutine. Prepares and deliveries have
+	// rooms of their own, because a prepare may wait for a lock that only a
+	// delivery frees.
+	PreparesInFlight   int
+	DeliveriesInFlight int
+
+	// Backoff of deliveries: full jitter, doubling from BackoffBase, 50ms, to
+	// BackoffCap, 10s.
+	BackoffBase time.Duration
+	BackoffCap  time.Duration
+
+	// ScanInterval is the pause between two orphan scans, 30s.
+	ScanInterval time.Duration
+	// ReceiptDelay is how long receipts wait for company before they are logged,
+	// 20ms. Nobody waits for that entry.
+	ReceiptDelay time.Duration
+}
+
+func (c Config) withDefaults() Config {
+	orDuration := func(d *time.Duration, def time.Duration) {
+		if *d == 0 {
+			*d = def
+		}
+	}
+	orInt := func(n *int, def int) {
+		if *n == 0 {
+			*n = def
+		}
+	}
+	orDuration(&c.DefaultTimeout, 15*time.Second)
+	orDuration(&c.MaxTimeout, time.Hour)
+	orDuration(&c.MaxInteractiveTimeout, 24*time.Hour)
+	orDuration(&c.PrepareTimeout, 10*time.Second)
+	orDuration(&c.DeliveryTimeout, 5*time.Second)
+	orInt(&c.MaxUnfinished, 131072)
+	orInt(&c.MaxUnfinishedPerParticipant, 16384)
+	orInt(&c.MaxPayload, 1<<20)
+	orInt(&c.MaxTransactionBytes, 1<<20)
+	orInt(&c.MaxUndecidedBytes, 256<<20)
+	orInt(&c.PreparesInFlight, 256)
+	orInt(&c.DeliveriesInFlight, 64)
+	orDuration(&c.BackoffBase, 50*time.Millisecond)
+	orDuration(&c.BackoffCap, 10*time.Second)
+	orDuration(&c.ScanInterval, 30*time.Second)
+	orDuration(&c.ReceiptDelay, 20*time.Millisecond)
+	return c
+}
+
+// Validate reports every problem at once.
+func (c Config) Validate() error {
+	c = c.withDefaults()
+	var errs []error
+	positive := func(name string, ok bool) {
+		if !ok {
+			errs = append(errs, fmt.Errorf("%s must be positive", name))
+		}
+	}
+	for name, d := range map[string]time.Duration{
+		"default timeout": c.DefaultTimeout, "max timeout": c.MaxTimeout,
+		"max interactive timeout": c.MaxInteractiveTimeout, "prepare timeout": c.PrepareTimeout,
+		"delivery timeout": c.DeliveryTimeout, "backoff base": c.BackoffBase, "backoff cap": c.BackoffCap,
+		"scan interval": c.ScanInterval, "receipt delay": c.ReceiptDelay,
+	} {
+		positive(name, d > 0)
+	}
+	for name, n := range map[string]int{
+		"max unfinished": c.MaxUnfinished, "max unfinished per participant": c.MaxUnfinishedPerParticipant,
+		"max payload": c.MaxPayload, "max transaction bytes": c.MaxTransactionBytes,
+		"max undecided bytes": c.MaxUndecidedBytes, "prepares in flight": c.PreparesInFlight,
+		"deliveries in flight": c.DeliveriesInFlight,
+	} {
+		positive(name, n > 0)
+	}
+	if c.DefaultTimeout > c.MaxTimeout {
+		errs = append(errs, fmt.Errorf("default timeout %s exceeds max timeout %s", c.DefaultTimeout, c.MaxTimeout))
+	}
+	if c.BackoffBase > c.BackoffCap {
+		errs = append(errs, fmt.Errorf("backoff base %s exceeds its cap %s", c.BackoffBase, c.BackoffCap))
+	}
+	return errors.Join(errs...)
+}
