@@ -1,0 +1,41 @@
+# Everything here needs Go, make and git; `make test` also a C compiler, for the
+# race detector. What a script lacks beyond that, it installs or names.
+
+GO      ?= go
+BIN     := bin/decree
+# The race detector makes the tests some five times slower; a test that has not
+# ended by then hangs.
+TIMEOUT ?= 20m
+
+.DEFAULT_GOAL := help
+.PHONY: help build test test-fast lint generate check-generated demo clean ci
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build bin/decree, a static binary
+	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN) ./cmd/decree
+
+test: ## run all tests under the race detector
+	CGO_ENABLED=1 $(GO) test -race -timeout $(TIMEOUT) ./...
+
+test-fast: ## run all tests without the race detector
+	$(GO) test -timeout $(TIMEOUT) ./...
+
+lint: ## gofmt, go vet, staticcheck, tidiness, shellcheck
+	scripts/lint.sh
+
+generate: ## regenerate the protobuf code
+	scripts/generate.sh
+
+check-generated: ## fail if the checked-in generated code is not what generate makes
+	scripts/check-generated.sh
+
+demo: build ## watch three nodes move money while their leader is killed
+	scripts/demo.sh
+
+ci: ## what CI runs
+	.ci/run
+
+clean: ## remove what the build and the scripts left; stop scripts/cluster.sh first
+	rm -rf bin
