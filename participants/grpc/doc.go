@@ -1,0 +1,18 @@
+// Package grpcparticipant connects decree to participants that live in other
+// processes and speak decree.participant.v1 over gRPC. It holds both ends of
+// that wire:
+//
+//   - [Driver] is the coordinator's end. It turns calls of the participant
+//     contract into RPCs, and their answers back into the contract's classes.
+//   - [NewServer] is the other end. It puts any participants.Participant behind
+//     the wire; [Serve] runs one as a process does.
+//
+// It owns the translation and refuses to add meaning. Only a typed vote is a
+// vote and only a typed receipt is a receipt: every gRPC error, whatever its
+// code, and every answer that this package does not understand means "not
+// known". The one error with a meaning is FAILED_PRECONDITION with the ErrorInfo
+// reason STALE_EPOCH of domain "decree", which is participants.ErrStaleEpoch.
+//
+// Services written in Go against transport/branch, and those in any other
+// language, are driven by the same Driver.
+package grpcparticipant
