@@ -54,10 +54,10 @@ type Delivery struct {
 // state machine answered to a command that was applied.
 type Log interface {
 	// Propose queues a command for the next entry and returns at once. done is
-	// called exactly once, from the log's own goroutine and in log order, after
-	// the entry was applied on this node or has failed; it must not block. t is
-	// the state after the command, due the work that this step made due.
-	Propose(epoch uint64, c txn.Command, done func(t *txn.Transaction, due []txn.Work, err error))
+	// called exactly once, in log order, from the log's own goroutine and never
+	// from within Propose, after the entry was applied on this node or has failed.
+	// It must not block. t is the state after the command.
+	Propose(epoch uint64, c txn.Command, done func(t *txn.Transaction, err error))
 
 	// Now is cluster time by the leader's monotonic clock: what the header of the
 	// next entry will carry.

@@ -1,0 +1,128 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/decree-tx/decree/fsm/txn"
+)
+
+// await follows a drive to its decision, and to its delivery where asked.
+func (t *term) await(ctx context.Context, d *drive, w Wait) (Result, error) {
+	select {
+	case <-d.decided:
+	case <-d.failed:
+	case <-t.endedDone:
+	case <-ctx.Done():
+	}
+	if !isClosed(d.decided) {
+		return Result{}, t.undecided(ctx, d)
+	}
+	if w == WaitDelivery {
+		select {
+		case <-d.delivered:
+		case <-d.failed:
+		case <-t.endedDone:
+		case <-ctx.Done():
+		}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return Result{Transaction: d.tx, Delivered: isClosed(d.delivered)}, nil
+}
+
+// undecided says why a drive was followed no further.
+func (t *term) undecided(ctx context.Context, d *drive) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case d.failure != nil:
+		return d.failure
+	case t.ended:
+		return ErrOutcomeUnknown
+	default:
+		return fmt.Errorf("%w: %w", ErrOutcomeUnknown, context.Cause(ctx))
+	}
+}
+
+// awaitStaged follows a drive until staging is applied, and returns the state by
+// then.
+func (t *term) awaitStaged(ctx context.Context, d *drive) (*txn.Transaction, error) {
+	select {
+	case <-d.staged:
+	case <-d.failed:
+	case <-t.endedDone:
+	case <-ctx.Done():
+	}
+	if !isClosed(d.staged) {
+		return nil, t.undecided(ctx, d)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return d.tx, nil
+}
+
+// enlist proposes one more branch.
+func (t *term) enlist(ctx context.Context, d *drive, b txn.Branch) (*txn.Transaction, error) {
+	t.mu.Lock()
+	err := t.enlistable(d, b)
+	t.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	return t.propose(ctx, txn.Enlist{ID: d.id, Branch: b})
+}
+
+// enlistable applies the bounds that admission applies to a one-shot transaction.
+func (t *term) enlistable(d *drive, b txn.Branch) error {
+	if d.tx.Branch(b.Participant) != 0 {
+		return nil // a repetition, or refused by the state machine
+	}
+	if n := payloadBytes(d.branches) + len(b.Payload); n > t.cfg.MaxTransactionBytes {
+		return fmt.Errorf("%w: payloads of %d bytes in all, at most %d", ErrTooLarge, n, t.cfg.MaxTransactionBytes)
+	}
+	return t.admissibleAt(b.Participant)
+}
+
+// seal proposes the end of enlisting.
+func (t *term) seal(ctx context.Context, d *drive, votes []txn.BranchVote) error {
+	_, err := t.propose(ctx, txn.Prepare{ID: d.id, Votes: votes})
+	return err
+}
+
+// abort withdraws a transaction that is driven, answers for one that is finished,
+// and writes a tombstone for one that the log does not know.
+func (t *term) abort(ctx context.Context, id txn.TxID, why txn.Reason, w Wait) (Result, error) {
+	t.mu.Lock()
+	d, known, err := t.lookup(id)
+	if d != nil {
+		d.ballot.Withdraw(why)
+		t.consider(d)
+	}
+	t.mu.Unlock()
+	switch {
+	case d != nil:
+		return t.await(ctx, d, w)
+	case known != nil:
+		return finished(known), nil
+	case !errors.Is(err, txn.ErrUnknown):
+		return Result{}, err
+	}
+	tx, err := t.propose(ctx, txn.Decide{ID: id, Decision: txn.Abort, Reason: why})
+	if err != nil {
+		return Result{}, err
+	}
+	return finished(tx), nil
+}
+
+// deliveries copies what is known of the branches under way.
+func (t *term) deliveries(id txn.TxID) []Delivery {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	d, ok := t.live[id]
+	if !ok {
+		return nil
+	}
+	return append([]Delivery(nil), d.progress...)
+}

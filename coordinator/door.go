@@ -1,0 +1,87 @@
+package coordinator
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/decree-tx/decree/participants"
+)
+
+// door is the way to one participant: it opens the driver at the first call, and
+// again when the registration has changed, once the calls under way are done.
+// Some resources can be open only once.
+type door struct {
+	t    *term // set once
+	name string
+
+	// Held for reading by every call, for writing while the driver is opened.
+	mu       sync.RWMutex
+	p        participants.Participant // nil while closed
+	revision uint64
+}
+
+// through makes a call. It fails before the call where the participant cannot be
+// opened.
+func (d *door) through(ctx context.Context, call func(participants.Participant) error) error {
+	for {
+		r, ok := d.t.view.Participant(d.name)
+		if !ok {
+			return fmt.Errorf("%w %q", ErrUnknownParticipant, d.name)
+		}
+		d.mu.RLock()
+		if d.p != nil && d.revision == r.Revision {
+			defer d.mu.RUnlock()
+			return call(d.p)
+		}
+		d.mu.RUnlock()
+		if err := d.open(ctx, r); err != nil {
+			return err
+		}
+	}
+}
+
+// open replaces the driver, unless somebody was faster.
+func (d *door) open(ctx context.Context, r participants.Registration) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if d.p != nil && d.revision >= r.Revision {
+		return nil
+	}
+	d.shut()
+	p, err := d.t.drivers.Open(ctx, r, d.t.logger)
+	if err != nil {
+		return err
+	}
+	d.p, d.revision = p, r.Revision
+	return nil
+}
+
+// recovers does not block: a door that is being opened answers no.
+func (d *door) recovers() bool {
+	if !d.mu.TryRLock() {
+		return false
+	}
+	defer d.mu.RUnlock()
+	return d.p != nil && d.p.Recovers()
+}
+
+func (d *door) close() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.shut()
+}
+
+// shut closes the driver; mu is held.
+func (d *door) shut() {
+	if d.p == nil {
+		return
+	}
+	if err := d.p.Close(); err != nil {
+		d.t.logger.Warn("closing a participant failed", "participant", d.name, "error", err)
+	}
+	d.p = nil
+}

@@ -1,0 +1,289 @@
+package coordinator
+
+import (
+	"container/heap"
+	"context"
+	"errors"
+	"time"
+
+	"github.com/decree-tx/decree/fsm/txn"
+	"github.com/decree-tx/decree/participants"
+)
+
+// downAfter consecutive failed deliveries, a participant counts as down: its lane
+// then sends one call at a time, at the pace of the backoff, until one succeeds.
+const downAfter = 8
+
+// lane is the queue of one participant. A participant that is slow, or down,
+// costs its own transactions time and everybody else nothing but the memory of
+// what waits here: calls under way are bounded, and what waits has no goroutine
+// (rule R14). All fields are guarded by term.mu.
+type lane struct {
+	t    *term // set once
+	name string
+	door *door // set once; has a lock of its own
+
+	load int // unfinished transactions that touch the participant
+
+	prepares  fifo
+	preparing int // calls under way
+
+	deliveries schedule
+	delivering int
+	failures   int // consecutive
+	restUntil  time.Time
+	expedited  time.Time // when all that waits was last brought forward
+	timer      *time.Timer
+}
+
+// call is work for one branch.
+type call struct {
+	d    *drive
+	work txn.Work
+	next time.Time // not before; deliveries only
+	seq  uint64    // order of arrival among equals
+}
+
+func newLane(t *term, name string) *lane {
+	return &lane{t: t, name: name, door: &door{t: t, name: name}}
+}
+
+// recovers reports whether prepares may leave before staging is applied.
+func (l *lane) recovers() bool { return l.door.recovers() }
+
+// add queues work and starts what may start. mu is held.
+func (l *lane) add(d *drive, w txn.Work) {
+	c := &call{d: d, work: w}
+	if w.Kind == txn.PrepareBranch {
+		l.prepares.push(c)
+	} else {
+		l.deliveries.push(c)
+	}
+	l.pump()
+}
+
+// pump starts calls until the bounds are reached or nothing is due. mu is held.
+func (l *lane) pump() {
+	for !l.t.ended && l.preparing < l.t.cfg.PreparesInFlight {
+		c := l.prepares.pop()
+		if c == nil {
+			break
+		}
+		if c.d.halted || isClosed(c.d.decided) {
+			continue
+		}
+		l.preparing++
+		ctx, cancel := context.WithTimeout(l.t.ctx, l.t.cfg.PrepareTimeout)
+		c.d.cancels = append(c.d.cancels, cancel)
+		b := l.t.branch(c.d.id, c.work.Branch, c.d.branches[c.work.Branch-1])
+		l.t.work.Go(func() { l.prepare(ctx, cancel, c, b) })
+	}
+	l.pumpDeliveries()
+}
+
+func (l *lane) pumpDeliveries() {
+	now := time.Now()
+	for !l.t.ended && l.delivering < l.window() && !now.Before(l.restUntil) {
+		c := l.deliveries.due(now)
+		if c == nil {
+			break
+		}
+		if c.d.halted {
+			continue
+		}
+		l.delivering++
+		p := &c.d.progress[c.work.Branch-1]
+		p.Attempts++
+		p.Next = time.Time{}
+		b := l.t.branch(c.d.id, c.work.Branch, c.d.branches[c.work.Branch-1])
+		b.Payload = nil
+		l.t.work.Go(func() { l.deliver(c, b) })
+	}
+	l.setTimer(now)
+}
+
+// window is how many deliveries may be under way at once.
+func (l *lane) window() int {
+	if l.failures >= downAfter {
+		return 1
+	}
+	return l.t.cfg.DeliveriesInFlight
+}
+
+// setTimer wakes the lane when its next delivery is due, unless a call that comes
+// back will do so first.
+func (l *lane) setTimer(now time.Time) {
+	l.stopTimer()
+	if l.t.ended || l.deliveries.Len() == 0 || l.delivering >= l.window() {
+		return
+	}
+	at := l.deliveries.calls[0].next
+	if at.Before(l.restUntil) {
+		at = l.restUntil
+	}
+	l.timer = time.AfterFunc(at.Sub(now), func() {
+		l.t.mu.Lock()
+		defer l.t.mu.Unlock()
+		l.pumpDeliveries()
+	})
+}
+
+func (l *lane) stopTimer() {
+	if l.timer != nil {
+		l.timer.Stop()
+		l.timer = nil
+	}
+}
+
+// prepare makes one call, on a goroutine of the term's.
+func (l *lane) prepare(ctx context.Context, cancel context.CancelFunc, c *call, b participants.Branch) {
+	defer cancel()
+	var vote participants.Vote
+	err := l.door.through(ctx, func(p participants.Participant) (err error) {
+		vote, err = p.Prepare(ctx, b)
+		return err
+	})
+	if err == nil && (vote.Kind < txn.VoteCommit || vote.Kind > txn.VoteAbort) {
+		err = errors.New("the driver answered without a vote")
+	}
+	l.t.voted(c.d, c.work.Branch, vote, err)
+
+	l.t.mu.Lock()
+	defer l.t.mu.Unlock()
+	l.preparing--
+	l.pump()
+}
+
+// deliver makes one call, on a goroutine of the term's.
+func (l *lane) deliver(c *call, b participants.Branch) {
+	ctx, cancel := context.WithTimeout(l.t.ctx, l.t.cfg.DeliveryTimeout)
+	defer cancel()
+	err := l.door.through(ctx, func(p participants.Participant) error {
+		if c.work.Kind == txn.CommitBranch {
+			return p.Commit(ctx, b)
+		}
+		return p.Abort(ctx, b)
+	})
+
+	l.t.mu.Lock()
+	defer l.t.mu.Unlock()
+	l.delivering--
+	if l.t.ended {
+		return
+	}
+	var damage *participants.Heuristic
+	switch {
+	case err == nil:
+		l.succeeded()
+		l.t.acknowledged(c.d, c.work.Branch, txn.Done)
+	case errors.As(err, &damage):
+		l.succeeded()
+		l.t.logger.Error("a branch ended against the decision", "txid", c.d.id, "participant", l.name,
+			"branch", c.work.Branch, "delivery", c.work.Kind, "receipt", damage.Receipt, "evidence", damage.Detail)
+		l.t.acknowledged(c.d, c.work.Branch, damage.Receipt)
+	default:
+		l.failed(c, err)
+	}
+	l.pump()
+}
+
+// succeeded ends a time of being down: what waits is brought forward, once in a
+// backoff's longest pause, so that a branch which always fails cannot use other
+// branches' success to be tried without pause.
+func (l *lane) succeeded() {
+	wasDown := l.failures >= downAfter
+	l.failures = 0
+	l.restUntil = time.Time{}
+	if now := time.Now(); wasDown && now.Sub(l.expedited) >= l.t.cfg.BackoffCap {
+		l.expedited = now
+		l.deliveries.expedite(now)
+	}
+}
+
+// failed queues the call again. Delivery is never given up (rule R10).
+func (l *lane) failed(c *call, err error) {
+	p := &c.d.progress[c.work.Branch-1]
+	now := time.Now()
+	c.next = now.Add(l.t.backoff(p.Attempts))
+	p.LastError = clip(err.Error())
+	p.Next = c.next
+	l.deliveries.push(c)
+	l.failures++
+	if l.failures >= downAfter {
+		l.restUntil = now.Add(l.t.backoff(l.failures - downAfter))
+	}
+	if l.failures == 1 || l.failures == downAfter {
+		l.t.logger.Warn("delivery failed, will be retried", "txid", c.d.id, "participant", l.name, "branch", c.work.Branch,
+			"delivery", c.work.Kind, "attempt", p.Attempts, "consecutive", l.failures, "waiting", l.deliveries.Len(), "error", err)
+	}
+}
+
+// fifo is a queue without bound of its own: admission bounds what can be in it.
+type fifo struct {
+	calls []*call
+	head  int
+}
+
+func (q *fifo) push(c *call) { q.calls = append(q.calls, c) }
+
+func (q *fifo) pop() *call {
+	if q.head == len(q.calls) {
+		q.calls, q.head = q.calls[:0], 0
+		return nil
+	}
+	c := q.calls[q.head]
+	q.calls[q.head] = nil
+	q.head++
+	if q.head > 1024 && q.head*2 > len(q.calls) {
+		q.calls, q.head = append([]*call(nil), q.calls[q.head:]...), 0
+	}
+	return c
+}
+
+// schedule orders deliveries by when they are due, then by arrival.
+type schedule struct {
+	calls []*call
+	seq   uint64
+}
+
+func (s *schedule) push(c *call) {
+	s.seq++
+	c.seq = s.seq
+	heap.Push(s, c)
+}
+
+// due takes the first call that may leave now, nil when there is none.
+func (s *schedule) due(now time.Time) *call {
+	if len(s.calls) == 0 || s.calls[0].next.After(now) {
+		return nil
+	}
+	return heap.Pop(s).(*call)
+}
+
+// expedite makes everything due, in order of arrival.
+func (s *schedule) expedite(now time.Time) {
+	for _, c := range s.calls {
+		c.next = now
+		c.d.progress[c.work.Branch-1].Next = now
+	}
+	heap.Init(s)
+}
+
+// Len, Less, Swap, Push and Pop implement heap.Interface.
+func (s *schedule) Len() int { return len(s.calls) }
+func (s *schedule) Less(i, j int) bool {
+	a, b := s.calls[i], s.calls[j]
+	if !a.next.Equal(b.next) {
+		return a.next.Before(b.next)
+	}
+	return a.seq < b.seq
+}
+func (s *schedule) Swap(i, j int) { s.calls[i], s.calls[j] = s.calls[j], s.calls[i] }
+func (s *schedule) Push(x any)    { s.calls = append(s.calls, x.(*call)) }
+func (s *schedule) Pop() any {
+	last := len(s.calls) - 1
+	c := s.calls[last]
+	s.calls[last] = nil
+	s.calls = s.calls[:last]
+	return c
+}

@@ -1,0 +1,180 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/decree-tx/decree/fsm/txn"
+	"github.com/decree-tx/decree/participants"
+)
+
+// scansAtOnce bounds the participants that are scanned at the same time.
+const scansAtOnce = 16
+
+// scanOrphans looks, now and then, for prepared branches that no transaction of
+// this term drives: their prepare left a leader that fell before its staging was
+// replicated, or arrived after everything was over. It ends with the term.
+func (t *term) scanOrphans() {
+	for {
+		t.closeUnregistered()
+		t.scanAll()
+		if !sleep(t.ctx, t.cfg.ScanInterval) {
+			return
+		}
+	}
+}
+
+// closeUnregistered lets go of participants that were deleted, which only those
+// without unfinished transactions can be.
+func (t *term) closeUnregistered() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for name, l := range t.lanes {
+		if _, ok := t.view.Participant(name); ok || l.load > 0 || l.preparing > 0 || l.delivering > 0 {
+			continue
+		}
+		l.stopTimer()
+		delete(t.lanes, name)
+		t.work.Go(l.door.close)
+	}
+}
+
+func (t *term) scanAll() {
+	var scans sync.WaitGroup
+	room := make(chan struct{}, scansAtOnce)
+	for _, r := range t.view.Participants() {
+		room <- struct{}{}
+		scans.Go(func() {
+			defer func() { <-room }()
+			if err := t.scan(t.ctx, r.Name); err != nil && t.ctx.Err() == nil {
+				t.logger.Warn("orphan scan failed", "participant", r.Name, "error", err)
+			}
+		})
+	}
+	scans.Wait()
+}
+
+// scan lists a participant's prepared branches, passes a barrier, and lists them
+// again: it acts only on what both lists hold, because a branch that the first
+// list alone holds has been ended meanwhile, and one that the second alone holds
+// is younger than the state the verdict comes from.
+func (t *term) scan(ctx context.Context, name string) error {
+	t.mu.Lock()
+	l := t.lane(name)
+	t.mu.Unlock()
+	first, err := l.prepared(ctx)
+	if err != nil || len(first) == 0 {
+		return err
+	}
+	if err := t.log.Barrier(ctx); err != nil {
+		return err
+	}
+	suspects := t.suspects(name, first)
+	if len(suspects) == 0 {
+		return nil
+	}
+	second, err := l.prepared(ctx)
+	if err != nil {
+		return err
+	}
+	still := make(map[branchName]bool, len(second))
+	for _, b := range second {
+		still[branchName{b.TxID, b.Number}] = true
+	}
+	for _, b := range suspects {
+		if !still[b] {
+			continue
+		}
+		if err := t.endOrphan(ctx, l, b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type branchName struct {
+	txid   txn.TxID
+	number int
+}
+
+// suspects are the branches that this term does not drive.
+func (t *term) suspects(participant string, prepared []participants.Branch) []branchName {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var found []branchName
+	for _, b := range prepared {
+		d, driven := t.live[b.TxID]
+		if driven && (d.tx == nil || b.Number <= len(d.branches) && d.branches[b.Number-1].Participant == participant) {
+			continue
+		}
+		found = append(found, branchName{b.TxID, b.Number})
+	}
+	return found
+}
+
+// endOrphan tells a prepared branch its transaction's decision, after writing the
+// presumed abort of one that the log does not know (rule R6). A txid before the
+// horizon gets no presumption: an operator decides.
+func (t *term) endOrphan(ctx context.Context, l *lane, b branchName) error {
+	tx, err := t.propose(ctx, txn.Presume{ID: b.txid})
+	switch {
+	case errors.Is(err, txn.ErrExpired):
+		t.logger.Error("a prepared branch is older than the retention horizon; an operator must end it",
+			"txid", b.txid, "participant", l.name, "branch", b.number)
+		return nil
+	case err != nil:
+		return err
+	case !tx.State.Decided():
+		return nil // a retry of the client's has taken it up
+	}
+	call := participants.Participant.Abort
+	if mine := tx.Branch(l.name) == b.number; mine && tx.Decision() == txn.Commit {
+		call = participants.Participant.Commit
+	}
+	t.logger.Warn("ending an orphaned branch", "txid", b.txid, "participant", l.name, "branch", b.number, "decision", tx.Decision())
+	ctx, cancel := context.WithTimeout(ctx, t.cfg.DeliveryTimeout)
+	defer cancel()
+	return l.door.through(ctx, func(p participants.Participant) error {
+		return call(p, ctx, t.branch(b.txid, b.number, txn.Branch{}))
+	})
+}
+
+// prepared asks the participant for this cluster's prepared branches.
+func (l *lane) prepared(ctx context.Context) (found []participants.Branch, err error) {
+	ctx, cancel := context.WithTimeout(ctx, l.t.cfg.DeliveryTimeout)
+	defer cancel()
+	err = l.door.through(ctx, func(p participants.Participant) error {
+		found, err = p.Recover(ctx, l.t.view.ClusterID())
+		return err
+	})
+	return found, err
+}
+
+// Inspection is what Check found.
+type Inspection struct {
+	Recovers bool // the participant can list what it holds prepared
+	Prepared int  // branches of this cluster that it holds prepared
+}
+
+// Check asks a participant, over the connection that transactions use, for what
+// it holds prepared. The error is the participant's, or ErrNotLeader, or wraps
+// ErrUnknownParticipant.
+func (c *Coordinator) Check(ctx context.Context, participant string) (Inspection, error) {
+	t := c.current()
+	if t == nil {
+		return Inspection{}, ErrNotLeader
+	}
+	if _, ok := t.view.Participant(participant); !ok {
+		return Inspection{}, fmt.Errorf("%w %q", ErrUnknownParticipant, participant)
+	}
+	t.mu.Lock()
+	l := t.lane(participant)
+	t.mu.Unlock()
+	found, err := l.prepared(ctx)
+	if err != nil {
+		return Inspection{}, err
+	}
+	return Inspection{Recovers: l.recovers(), Prepared: len(found)}, nil
+}

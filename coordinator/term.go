@@ -1,0 +1,282 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/decree-tx/decree/fsm/txn"
+	"github.com/decree-tx/decree/participants"
+)
+
+// term is the work of one epoch. Every goroutine it starts is counted in work and
+// ends with ctx; no call leaves and no command is proposed once ended is set.
+//
+// One lock guards all of it: what happens under it is a few map and slice
+// operations, while every call, every log entry and every open of a participant
+// happens outside.
+type term struct {
+	// set once by newTerm
+	*Coordinator
+	ctx    context.Context // the leadership
+	epoch  uint64
+	logger hclog.Logger
+	work   sync.WaitGroup
+
+	mu        sync.Mutex
+	live      map[txn.TxID]*drive // every unfinished transaction, and those being staged
+	lanes     map[string]*lane    // by participant
+	bytes     int                 // payloads of undecided transactions
+	stopped   []*drive            // of unknown outcome, waiting for a barrier (rule R5)
+	settling  bool                // a goroutine is at that
+	receipts  map[*drive]struct{} // with receipts that are not logged
+	flushing  bool                // the timer that logs them is set
+	ended     bool
+	endedDone chan struct{} // closed when ended is set
+}
+
+func newTerm(ctx context.Context, c *Coordinator, epoch uint64) *term {
+	return &term{
+		Coordinator: c,
+		ctx:         ctx,
+		epoch:       epoch,
+		logger:      c.logger.With("epoch", epoch),
+		live:        make(map[txn.TxID]*drive),
+		lanes:       make(map[string]*lane),
+		receipts:    make(map[*drive]struct{}),
+		endedDone:   make(chan struct{}),
+	}
+}
+
+// takeOver drives every unfinished transaction on from its replicated state, and
+// begins to look for orphans.
+func (t *term) takeOver() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for tx := range t.view.Open {
+		t.resume(tx)
+	}
+	t.logger.Info("driving transactions", "unfinished", len(t.live))
+	t.work.Go(t.scanOrphans)
+}
+
+// end stops the term: waiters get what is known, calls under way are cut, and it
+// returns when the last goroutine has.
+func (t *term) end() {
+	t.mu.Lock()
+	t.ended = true
+	for _, d := range t.live {
+		d.stopTimers()
+	}
+	for _, l := range t.lanes {
+		l.stopTimer()
+	}
+	close(t.endedDone)
+	t.mu.Unlock()
+
+	t.work.Wait()
+	for _, l := range t.lanes {
+		l.door.close()
+	}
+	t.logger.Info("stopped driving transactions")
+}
+
+// admit registers a transaction, or finds it: d is being driven, known is
+// finished. Nothing has left this node when err is not nil.
+func (t *term) admit(s txn.Stage) (d *drive, known *txn.Transaction, err error) {
+	print := txn.ContentFingerprint(s.Interactive, s.Branches)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if d, known, err = t.lookup(s.ID); !errors.Is(err, txn.ErrUnknown) {
+		return d, known, t.checkSame(d, known, print, err)
+	}
+	if err := t.admissible(s); err != nil {
+		return nil, nil, err
+	}
+	failpoint("before-stage")
+	d = newDrive(s.ID, s.Branches, print)
+	t.register(d)
+	t.stage(d, s)
+	return d, nil, nil
+}
+
+// checkSame refuses a txid that was used with other content. A tombstone has no
+// content: it answers every submission with its abort.
+func (t *term) checkSame(d *drive, known *txn.Transaction, print txn.Fingerprint, err error) error {
+	switch {
+	case err != nil:
+		return err
+	case known != nil && !known.Tombstone() && known.Fingerprint != print,
+		d != nil && d.print != (txn.Fingerprint{}) && d.print != print:
+		return txn.ErrContentMismatch
+	}
+	return nil
+}
+
+// admissible applies every bound and every check that needs no log entry, before
+// the first prepare leaves (rules R4 and R14).
+func (t *term) admissible(s txn.Stage) error {
+	cluster := t.view.Cluster()
+	cluster.Now = max(cluster.Now, t.log.Now())
+	if err := cluster.CheckID(s.ID); err != nil {
+		return err
+	}
+	for i, b := range s.Branches {
+		for _, earlier := range s.Branches[:i] {
+			if earlier.Participant == b.Participant {
+				return fmt.Errorf("%w: %q", txn.ErrDuplicateBranch, b.Participant)
+			}
+		}
+	}
+	if len(t.live) >= t.cfg.MaxUnfinished {
+		return &BusyError{What: "too many unfinished transactions", RetryAfter: time.Second}
+	}
+	if t.bytes+payloadBytes(s.Branches) > t.cfg.MaxUndecidedBytes {
+		return &BusyError{What: "too many payload bytes in undecided transactions", RetryAfter: time.Second}
+	}
+	for _, b := range s.Branches {
+		if err := t.admissibleAt(b.Participant); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *term) admissibleAt(participant string) error {
+	if t.lane(participant).load >= t.cfg.MaxUnfinishedPerParticipant {
+		return &BusyError{What: fmt.Sprintf("too many unfinished transactions at %q", participant), RetryAfter: 2 * time.Second}
+	}
+	return nil
+}
+
+// find is lookup with the lock taken.
+func (t *term) find(id txn.TxID) (*drive, *txn.Transaction, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.lookup(id)
+}
+
+// lookup finds a transaction that is driven, or else finished; mu is held. The
+// live ones are looked at first: a transaction leaves them only after its end is
+// applied, so none is missed between the two.
+func (t *term) lookup(id txn.TxID) (*drive, *txn.Transaction, error) {
+	if t.ended {
+		return nil, nil, ErrNotLeader
+	}
+	if d, ok := t.live[id]; ok {
+		return d, nil, nil
+	}
+	tx, ok := t.view.Transaction(id)
+	switch {
+	case !ok:
+		return nil, nil, t.unknown(id)
+	case tx.State.Finished():
+		return nil, tx, nil
+	default: // applied a moment ago by a call that is not driven from here, such as Inquire's
+		return t.resume(tx), nil, nil
+	}
+}
+
+// unknown tells a txid that never was from one that may have been forgotten.
+func (t *term) unknown(id txn.TxID) error {
+	if id.Time() < t.view.Cluster().Horizon {
+		return fmt.Errorf("%w: %w", txn.ErrUnknown, txn.ErrExpired)
+	}
+	return txn.ErrUnknown
+}
+
+// register enters a drive into the term's books; mu is held.
+func (t *term) register(d *drive) {
+	t.live[d.id] = d
+	t.bytes += d.bytes
+	for _, b := range d.branches {
+		t.lane(b.Participant).load++
+	}
+}
+
+// release takes it out again.
+func (t *term) release(d *drive) {
+	if t.live[d.id] != d {
+		return
+	}
+	d.stopTimers()
+	delete(t.live, d.id)
+	delete(t.receipts, d)
+	t.releaseBytes(d)
+	for _, b := range d.branches {
+		t.lane(b.Participant).load--
+	}
+}
+
+// releaseBytes is called at the decision, which drops the payloads, and again
+// harmlessly at the end.
+func (t *term) releaseBytes(d *drive) {
+	t.bytes -= d.bytes
+	d.bytes = 0
+}
+
+func (t *term) lane(participant string) *lane {
+	l, ok := t.lanes[participant]
+	if !ok {
+		l = newLane(t, participant)
+		t.lanes[participant] = l
+	}
+	return l
+}
+
+// propose writes a command about a transaction that may be driven, waits until it
+// is applied, and lets the drive go on from the state that it made. The drive
+// learns of it in log order, before this call returns.
+func (t *term) propose(ctx context.Context, c txn.Command) (*txn.Transaction, error) {
+	type answer struct {
+		tx  *txn.Transaction
+		err error
+	}
+	answers := make(chan answer, 1)
+	t.log.Propose(t.epoch, c, func(tx *txn.Transaction, err error) {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		d := t.live[c.Transaction()]
+		switch {
+		case t.ended || d == nil || d.halted || d.tx == nil: // one being staged hears of it from its own entry
+		case errors.Is(err, ErrOutcomeUnknown):
+			t.halt(d)
+		case err == nil:
+			t.advance(d, tx)
+		}
+		answers <- answer{tx, err}
+	})
+	select {
+	case a := <-answers:
+		return a.tx, a.err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: %w", ErrOutcomeUnknown, context.Cause(ctx))
+	case <-t.endedDone:
+		return nil, ErrOutcomeUnknown
+	}
+}
+
+// branch is what a participant is told.
+func (t *term) branch(id txn.TxID, number int, b txn.Branch) participants.Branch {
+	return participants.Branch{
+		Cluster: t.view.ClusterID(),
+		TxID:    id,
+		Number:  number,
+		Epoch:   t.epoch,
+		Horizon: t.view.Cluster().Horizon,
+		Digest:  b.Digest,
+		Payload: b.Payload,
+	}
+}
+
+func payloadBytes(branches []txn.Branch) int {
+	n := 0
+	for _, b := range branches {
+		n += len(b.Payload)
+	}
+	return n
+}
