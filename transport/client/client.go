@@ -1,0 +1,125 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/google/uuid"
+	"google.golang.org/grpc"
+
+	decreev1 "github.com/decree-tx/decree/transport/api/decree/v1"
+)
+
+// Config says where the cluster is.
+type Config struct {
+	// Endpoints are the gRPC addresses, host:port, of some or better all nodes. One
+	// that answers is enough.
+	Endpoints []string
+	// DialOptions are added to the client's own, such as credentials; without any,
+	// connections are plain text.
+	DialOptions []grpc.DialOption
+}
+
+// Validate reports every problem at once.
+func (c Config) Validate() error {
+	if len(c.Endpoints) == 0 {
+		return errors.New("decree: no endpoints")
+	}
+	var errs []error
+	seen := make(map[string]bool)
+	for _, e := range c.Endpoints {
+		if _, _, err := net.SplitHostPort(e); err != nil {
+			errs = append(errs, fmt.Errorf("decree: endpoint %q: want host:port", e))
+		}
+		if seen[e] {
+			errs = append(errs, fmt.Errorf("decree: endpoint %q is given twice", e))
+		}
+		seen[e] = true
+	}
+	return errors.Join(errs...)
+}
+
+// Client talks to a decree cluster. It is safe for concurrent use; one for a
+// process is enough.
+type Client struct {
+	endpoints *endpoints // set once by New
+}
+
+// New makes a client. It does not wait for a connection. Close it when done.
+func New(cfg Config) (*Client, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	p, err := newEndpoints(cfg.Endpoints, cfg.DialOptions)
+	if err != nil {
+		return nil, err
+	}
+	return &Client{endpoints: p}, nil
+}
+
+// Close ends the client's connections and waits for its goroutines. Calls under
+// way fail.
+func (c *Client) Close() error { return c.endpoints.close() }
+
+// NewTxID makes a txid: a UUIDv7, which carries the time of its making.
+func NewTxID() (string, error) {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return "", fmt.Errorf("decree: make a txid: %w", err)
+	}
+	return id.String(), nil
+}
+
+// Submit runs a one-shot transaction. That it aborted is a Result and no error;
+// see [Result.Err].
+//
+// Submit repeats the call under the same txid through leader failures until ctx
+// ends, so that it returns one definite outcome. If ctx ends before the outcome
+// is known, the error is an *[UnknownError] with the txid to ask again with. If
+// ctx ends between decision and delivery, the Result is not Delivered. Give ctx a
+// deadline: without one, Submit waits for a cluster that is down.
+func (c *Client) Submit(ctx context.Context, t Transaction) (Result, error) {
+	req := &decreev1.SubmitRequest{Txid: t.TxID, Timeout: durationProto(t.Timeout), Wait: t.Wait.proto()}
+	if req.Txid == "" {
+		txid, err := NewTxID()
+		if err != nil {
+			return Result{}, err
+		}
+		req.Txid = txid
+	}
+	var errs []error
+	for _, b := range t.Branches {
+		if b.external {
+			errs = append(errs, fmt.Errorf("%w (%q)", errExternal, b.participant))
+		}
+		errs = append(errs, b.err)
+		req.Branches = append(req.Branches, b.proto())
+	}
+	if err := errors.Join(errs...); err != nil {
+		return Result{TxID: req.Txid}, err
+	}
+	k := &call{txid: req.Txid}
+	answer, err := do(ctx, c, k, func(ctx context.Context, conn *grpc.ClientConn) (*decreev1.SubmitResponse, error) {
+		return decreev1.NewTransactionsClient(conn).Submit(ctx, req)
+	})
+	if err != nil {
+		return Result{TxID: req.Txid}, err
+	}
+	return resultOf(answer.GetResult()), nil
+}
+
+// Inquire asks for an outcome that will stand. A transaction that runs is told as
+// Undecided. One that the cluster does not know is aborted first, and can then
+// never run; that is how to make sure of what a lost Submit did.
+func (c *Client) Inquire(ctx context.Context, txid string) (Result, error) {
+	k := &call{txid: txid}
+	answer, err := do(ctx, c, k, func(ctx context.Context, conn *grpc.ClientConn) (*decreev1.InquireResponse, error) {
+		return decreev1.NewTransactionsClient(conn).Inquire(ctx, &decreev1.InquireRequest{Txid: txid})
+	})
+	if err != nil {
+		return Result{TxID: txid}, err
+	}
+	return resultOf(answer.GetResult()), nil
+}

@@ -1,0 +1,236 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/credentials/insecure"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+)
+
+const (
+	// leaderService is the health service that only the leader serves.
+	leaderService = "decree.leader"
+
+	// reconnectCap is short, because a restarted node is worth finding quickly and
+	// there are few of them.
+	reconnectCap = time.Second
+	// connectTimeout bounds one attempt to connect; a node that does not answer in
+	// that time is passed over.
+	connectTimeout = 2 * time.Second
+	// pingAfter and pingTimeout find a connection that died silently. Servers
+	// refuse pings more frequent than every five seconds.
+	pingAfter   = 10 * time.Second
+	pingTimeout = 3 * time.Second
+	// rewatchDelay is the pause before a node's health is watched again after the
+	// stream ended, jittered; a stream opens only on a connection that works.
+	rewatchDelay = 200 * time.Millisecond
+	// maxAnswerBytes bounds an answer: a page of a thousand transactions.
+	maxAnswerBytes = 64 << 20
+)
+
+// endpoint is one node's API.
+type endpoint struct {
+	address string
+	conn    *grpc.ClientConn
+
+	// guarded by endpoints.mu
+	up bool // its health is being heard
+}
+
+// endpoints follows which nodes are up and which one leads, by a health stream
+// to each.
+type endpoints struct {
+	// set once by newEndpoints
+	all    []*endpoint
+	cancel context.CancelFunc
+	work   sync.WaitGroup // the health streams
+
+	mu     sync.Mutex
+	next   int                // round robin; guarded by mu
+	leader *endpoint          // guarded by mu; nil while none is known
+	reign  context.Context    // guarded by mu; ends once another endpoint leads
+	depose context.CancelFunc // guarded by mu; ends reign
+}
+
+// errDeposed cancels an attempt whose endpoint no longer leads.
+var errDeposed = errors.New("another node leads now")
+
+func newEndpoints(addresses []string, options []grpc.DialOption) (*endpoints, error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	p := &endpoints{cancel: cancel}
+	p.reign, p.depose = context.WithCancel(context.Background())
+	for _, address := range addresses {
+		conn, err := grpc.NewClient(address, append(dialOptions(), options...)...)
+		if err != nil {
+			p.close()
+			return nil, fmt.Errorf("decree: endpoint %q: %w", address, err)
+		}
+		p.all = append(p.all, &endpoint{address: address, conn: conn})
+	}
+	p.next = rand.IntN(len(p.all)) // so that clients started together spread out
+	for _, e := range p.all {
+		p.work.Go(func() { p.follow(ctx, e) })
+	}
+	return p, nil
+}
+
+func dialOptions() []grpc.DialOption {
+	reconnect := backoff.DefaultConfig
+	reconnect.BaseDelay = 50 * time.Millisecond
+	reconnect.MaxDelay = reconnectCap
+	return []grpc.DialOption{
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: connectTimeout}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingAfter, Timeout: pingTimeout}),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswerBytes)),
+		grpc.WithDisableServiceConfig(),
+	}
+}
+
+// close ends the streams, waits for them, and closes the connections.
+func (p *endpoints) close() error {
+	p.cancel()
+	var errs []error
+	for _, e := range p.all {
+		errs = append(errs, e.conn.Close())
+	}
+	p.work.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.depose()
+	return errors.Join(errs...)
+}
+
+// follow watches the endpoint's health until ctx ends.
+func (p *endpoints) follow(ctx context.Context, e *endpoint) {
+	for ctx.Err() == nil {
+		p.watch(ctx, e)
+		p.heard(e, false, false)
+		sleep(ctx, rewatchDelay/2+rand.N(rewatchDelay))
+	}
+}
+
+func (p *endpoints) watch(ctx context.Context, e *endpoint) {
+	stream, err := healthv1.NewHealthClient(e.conn).Watch(ctx,
+		&healthv1.HealthCheckRequest{Service: leaderService}, grpc.WaitForReady(true))
+	for err == nil {
+		var answer *healthv1.HealthCheckResponse
+		if answer, err = stream.Recv(); err == nil {
+			p.heard(e, true, answer.GetStatus() == healthv1.HealthCheckResponse_SERVING)
+		}
+	}
+}
+
+// heard records what an endpoint's health said. The latest to say that it leads
+// is believed: a leader that hangs goes on saying so.
+func (p *endpoints) heard(e *endpoint, up, leads bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e.up = up
+	switch {
+	case leads && p.leader != e:
+		p.depose()
+		p.reign, p.depose = context.WithCancel(context.Background())
+		p.leader = e
+	case !leads && p.leader == e:
+		p.leader = nil // its calls go on: it may still answer them
+	}
+}
+
+// pick chooses the endpoint for an attempt: the leader, else one that is up, else
+// any; but not avoid, which has just failed, unless there is nothing better. The
+// context ends once another endpoint leads; it is nil where the choice was not
+// the leader, since a follower forwards to whoever leads.
+func (p *endpoints) pick(avoid *endpoint) (*endpoint, context.Context) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.leader != nil && p.leader != avoid {
+		return p.leader, p.reign
+	}
+	e := p.choose(avoid)
+	if e == p.leader {
+		return e, p.reign
+	}
+	return e, nil
+}
+
+// choose goes round robin; mu is held.
+func (p *endpoints) choose(avoid *endpoint) *endpoint {
+	var down *endpoint
+	for range p.all {
+		e := p.all[p.next]
+		p.next = (p.next + 1) % len(p.all)
+		switch {
+		case e == avoid:
+		case e.up:
+			return e
+		case down == nil:
+			down = e
+		}
+	}
+	if down == nil || (avoid != nil && avoid.up) {
+		return avoid
+	}
+	return down
+}
+
+// find is the endpoint with that address.
+func (p *endpoints) find(address string) (*endpoint, bool) {
+	for _, e := range p.all {
+		if e.address == address {
+			return e, true
+		}
+	}
+	return nil, false
+}
+
+// ready waits until the endpoint is connected. It fails as soon as one attempt to
+// connect has, so that what follows may have run and what fails here has not.
+func (e *endpoint) ready(ctx context.Context) error {
+	for {
+		state := e.conn.GetState()
+		switch state {
+		case connectivity.Ready:
+			return nil
+		case connectivity.TransientFailure, connectivity.Shutdown:
+			return &unreachableError{address: e.address, state: state}
+		case connectivity.Idle:
+			e.conn.Connect()
+		}
+		if !e.conn.WaitForStateChange(ctx, state) {
+			return &unreachableError{address: e.address, state: state, err: ctx.Err()}
+		}
+	}
+}
+
+// unreachableError is definite: nothing was sent.
+type unreachableError struct {
+	address string
+	state   connectivity.State
+	err     error // of the context, if that ended first
+}
+
+func (e *unreachableError) Error() string {
+	return fmt.Sprintf("cannot connect to %s (%s)", e.address, e.state)
+}
+
+func (e *unreachableError) Unwrap() error { return e.err }
+
+// sleep returns after d or when ctx ends, whichever is first.
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
