@@ -1476,6 +1476,7 @@ type Header struct {
 	Time          int64                  `protobuf:"varint,4,opt,name=time,proto3" json:"time,omitempty"`
 	Horizon       int64                  `protobuf:"varint,5,opt,name=horizon,proto3" json:"horizon,omitempty"`
 	Revision      uint64                 `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"` // the last one given to a participant
+	Index         uint64                 `protobuf:"varint,7,opt,name=index,proto3" json:"index,omitempty"`       // of the last log entry applied
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1548,6 +1549,13 @@ func (x *Header) GetHorizon() int64 {
 func (x *Header) GetRevision() uint64 {
 	if x != nil {
 		return x.Revision
+	}
+	return 0
+}
+
+func (x *Header) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
 	}
 	return 0
 }
@@ -1714,14 +1722,15 @@ const file_fsmpb_fsm_proto_rawDesc = "" +
 	"\vparticipant\x18\x02 \x01(\v2\x17.decree.fsm.ParticipantH\x00R\vparticipant\x12;\n" +
 	"\vtransaction\x18\x03 \x01(\v2\x17.decree.fsm.TransactionH\x00R\vtransaction\x12/\n" +
 	"\atrailer\x18\x04 \x01(\v2\x13.decree.fsm.TrailerH\x00R\atrailerB\x06\n" +
-	"\x04kind\"\x9c\x01\n" +
+	"\x04kind\"\xb2\x01\n" +
 	"\x06Header\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x12\x12\n" +
 	"\x04time\x18\x04 \x01(\x03R\x04time\x12\x18\n" +
 	"\ahorizon\x18\x05 \x01(\x03R\ahorizon\x12\x1a\n" +
-	"\brevision\x18\x06 \x01(\x04R\brevision\"i\n" +
+	"\brevision\x18\x06 \x01(\x04R\brevision\x12\x14\n" +
+	"\x05index\x18\a \x01(\x04R\x05index\"i\n" +
 	"\aTrailer\x12\"\n" +
 	"\fparticipants\x18\x01 \x01(\x04R\fparticipants\x12\"\n" +
 	"\ftransactions\x18\x02 \x01(\x04R\ftransactions\x12\x16\n" +

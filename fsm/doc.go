@@ -1,0 +1,22 @@
+// Package fsm is the replicated state machine of decree: the raft.FSM around the
+// protocol of package txn.
+//
+// It owns the form of log entries and snapshots, the transactions and the
+// registered participants, retention, the epoch, and what readers may see. It
+// decides nothing about a transaction itself: every command goes through
+// [txn.Step], every header through [txn.Cluster].
+//
+// It refuses whatever could make two nodes differ (rule R12): there is no clock,
+// no randomness, no map iteration and no I/O in [Machine.Apply]. A committed entry
+// that cannot be read stops the node through [Options.Halt], and so that no such
+// entry is ever committed, [Encode] reads back what it has written before a leader
+// may propose it.
+//
+// # Who may call what
+//
+// Raft calls Apply, ApplyBatch, Snapshot and Restore from one goroutine. All other
+// methods are safe from any goroutine. A reader of one transaction or participant
+// holds a read lock for a lookup; a reader of many takes a clone, which is a copy
+// of a few pointers, and then reads without any lock. Values that reads return
+// are shared and must not be changed.
+package fsm

@@ -1,0 +1,254 @@
+package fsm
+
+import (
+	"bufio"
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"io"
+
+	"github.com/google/btree"
+	"github.com/hashicorp/raft"
+
+	"github.com/decree-tx/decree/fsm/fsmpb"
+	"github.com/decree-tx/decree/fsm/txn"
+)
+
+// SnapshotVersion is the newest version of snapshots that this binary writes and
+// reads.
+const SnapshotVersion = 1
+
+// maxRecordBytes bounds one record, so that a damaged length can't take all
+// memory. A transaction of MaxTransactionBytes with the longest names fits.
+const maxRecordBytes = MaxEntryBytes
+
+// castagnoli is the polynomial for which processors have an instruction.
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// snapshot is the replicated part of the state at one entry. It does not change.
+type snapshot struct {
+	header       *fsmpb.Header
+	participants []Participant
+	transactions *btree.BTreeG[item]
+}
+
+// Snapshot implements raft.FSM: it copies some pointers, and Persist does the
+// rest beside the entries that are applied meanwhile.
+func (m *Machine) Snapshot() (raft.FSMSnapshot, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.stopped != nil {
+		return nil, m.stopped
+	}
+	return m.state.snapshot(), nil
+}
+
+func (s *state) snapshot() *snapshot {
+	return &snapshot{
+		header: &fsmpb.Header{
+			Version:  SnapshotVersion,
+			Cluster:  s.clusterID,
+			Epoch:    s.cluster.Epoch,
+			Time:     int64(s.cluster.Now),
+			Horizon:  int64(s.cluster.Horizon),
+			Revision: s.revision,
+			Index:    s.index,
+		},
+		participants: s.participants,
+		transactions: s.transactions.Clone(),
+	}
+}
+
+// Persist implements raft.FSMSnapshot.
+func (s *snapshot) Persist(sink raft.SnapshotSink) error {
+	if err := s.write(sink); err != nil {
+		sink.Cancel() //nolint:errcheck // the first error is the one that counts
+		return fmt.Errorf("write snapshot: %w", err)
+	}
+	return sink.Close()
+}
+
+// Release implements raft.FSMSnapshot. The trees go with the last reference.
+func (s *snapshot) Release() {}
+
+// write streams the snapshot as fsm.proto describes it: the same state gives the
+// same bytes on every node.
+func (s *snapshot) write(to io.Writer) error {
+	w := &recordWriter{w: bufio.NewWriterSize(to, 64<<10)}
+	w.record(&fsmpb.Record{Kind: &fsmpb.Record_Header{Header: s.header}})
+	for _, p := range s.participants {
+		w.record(&fsmpb.Record{Kind: &fsmpb.Record_Participant{Participant: participantToProto(p)}})
+	}
+	s.transactions.Ascend(func(i item) bool {
+		w.record(&fsmpb.Record{Kind: &fsmpb.Record_Transaction{Transaction: transactionToProto(i.t)}})
+		return w.err == nil
+	})
+	w.record(&fsmpb.Record{Kind: &fsmpb.Record_Trailer{Trailer: &fsmpb.Trailer{
+		Participants: uint64(len(s.participants)),
+		Transactions: uint64(s.transactions.Len()),
+		Crc32C:       w.crc,
+	}}})
+	if w.err != nil {
+		return w.err
+	}
+	return w.w.Flush()
+}
+
+// recordWriter writes length-prefixed records and sums them up. Its first error
+// stands.
+type recordWriter struct {
+	w   *bufio.Writer
+	crc uint32
+	buf []byte
+	err error
+}
+
+func (w *recordWriter) record(r *fsmpb.Record) {
+	if w.err != nil {
+		return
+	}
+	const prefix = 4
+	w.buf, w.err = marshal.MarshalAppend(append(w.buf[:0], make([]byte, prefix)...), r)
+	n := len(w.buf) - prefix
+	if w.err == nil && n > maxRecordBytes {
+		w.err = fmt.Errorf("a record of %d bytes, at most %d", n, maxRecordBytes)
+	}
+	if w.err != nil {
+		return
+	}
+	binary.BigEndian.PutUint32(w.buf, uint32(n))
+	w.crc = crc32.Update(w.crc, castagnoli, w.buf)
+	_, w.err = w.w.Write(w.buf)
+}
+
+// Restore implements raft.FSM. It reads and verifies the whole snapshot before it
+// gives up the state that is there; an error leaves that as it was.
+func (m *Machine) Restore(from io.ReadCloser) error {
+	defer from.Close() //nolint:errcheck // nothing is written
+	s, err := readSnapshot(from)
+	if err != nil {
+		return fmt.Errorf("read snapshot: %w", err)
+	}
+	m.mu.Lock()
+	m.state = s
+	m.mu.Unlock()
+	m.feed.cut()
+	m.log.Info("restored a snapshot", "index", s.index, "epoch", s.cluster.Epoch,
+		"transactions", s.transactions.Len(), "unfinished", s.unfinished.Len(), "participants", len(s.participants))
+	return nil
+}
+
+// readSnapshot builds the state that a snapshot holds. It keeps nothing of the
+// input but that state and one record.
+func readSnapshot(from io.Reader) (*state, error) {
+	r := &recordReader{r: bufio.NewReaderSize(from, 64<<10)}
+	first, err := r.record()
+	if err != nil {
+		return nil, err
+	}
+	s := newState()
+	if err := s.restoreHeader(first.GetHeader()); err != nil {
+		return nil, err
+	}
+	for n := 2; ; n++ {
+		sum := r.crc // of all before this record, as the trailer has it
+		record, err := r.record()
+		if err != nil {
+			return nil, fmt.Errorf("record %d: %w", n, err)
+		}
+		switch kind := record.Kind.(type) {
+		case *fsmpb.Record_Participant:
+			err = s.restoreParticipant(kind.Participant)
+		case *fsmpb.Record_Transaction:
+			err = s.restoreTransaction(kind.Transaction)
+		case *fsmpb.Record_Trailer:
+			if err := s.checkTrailer(kind.Trailer, sum, r); err != nil {
+				return nil, fmt.Errorf("trailer: %w", err)
+			}
+			return s, nil
+		default:
+			err = fmt.Errorf("a %T has no place here", record.Kind)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("record %d: %w", n, err)
+		}
+	}
+}
+
+func (s *state) restoreHeader(h *fsmpb.Header) error {
+	if h == nil {
+		return fmt.Errorf("it does not begin with a header: it was not written by decree")
+	}
+	if err := checkVersion("snapshot", h.Version, SnapshotVersion); err != nil {
+		return err
+	}
+	if err := known(h); err != nil {
+		return err
+	}
+	s.cluster = txn.Cluster{Epoch: h.Epoch, Now: txn.Time(h.Time), Horizon: txn.Time(h.Horizon)}
+	s.clusterID, s.revision, s.index = h.Cluster, h.Revision, h.Index
+	if s.cluster.Epoch == 0 {
+		if s.cluster != (txn.Cluster{}) || s.clusterID != "" {
+			return fmt.Errorf("header: cluster time without an epoch")
+		}
+		return nil // taken before there was a leader
+	}
+	header := txn.Header{Epoch: s.cluster.Epoch, Time: s.cluster.Now, Horizon: s.cluster.Horizon}
+	if err := checkHeader(header); err != nil {
+		return fmt.Errorf("header: %w", err)
+	}
+	return checkName("cluster", s.clusterID)
+}
+
+func (s *state) restoreParticipant(pb *fsmpb.Participant) error {
+	if err := known(pb); err != nil {
+		return err
+	}
+	p := Participant{Name: pb.Name, Driver: pb.Driver, Config: pb.Config, Revision: pb.Revision}
+	if err := checkParticipant(p); err != nil {
+		return err
+	}
+	last := len(s.participants) - 1
+	switch {
+	case s.transactions.Len() > 0:
+		return fmt.Errorf("participant %q comes after a transaction", p.Name)
+	case last >= 0 && s.participants[last].Name >= p.Name:
+		return fmt.Errorf("participant %q comes after %q", p.Name, s.participants[last].Name)
+	case last+1 == MaxParticipants:
+		return ErrTooManyParticipants
+	case p.Revision == 0 || p.Revision > s.revision:
+		return fmt.Errorf("participant %q has revision %d of %d", p.Name, p.Revision, s.revision)
+	}
+	s.participants = append(s.participants, p)
+	return nil
+}
+
+func (s *state) restoreTransaction(pb *fsmpb.Transaction) error {
+	t, err := transactionFromProto(pb)
+	if err != nil {
+		return err
+	}
+	if last, ok := s.transactions.Max(); ok && !lessID(last.id, t.ID) {
+		return fmt.Errorf("transaction %s comes after %s", t.ID, last.id)
+	}
+	s.put(nil, t)
+	return nil
+}
+
+func (s *state) checkTrailer(pb *fsmpb.Trailer, sum uint32, r *recordReader) error {
+	participants, transactions := uint64(len(s.participants)), uint64(s.transactions.Len())
+	switch {
+	case pb.Crc32C != sum:
+		return fmt.Errorf("checksum %08x, the records give %08x", pb.Crc32C, sum)
+	case pb.Participants != participants || pb.Transactions != transactions:
+		return fmt.Errorf("the trailer counts %d participants and %d transactions, there are %d and %d",
+			pb.Participants, pb.Transactions, participants, transactions)
+	}
+	if err := known(pb); err != nil {
+		return err
+	}
+	if _, err := r.r.ReadByte(); err != io.EOF {
+		return fmt.Errorf("something follows the trailer (%v)", err)
+	}
+	return nil
+}

@@ -1,0 +1,203 @@
+package fsm
+
+import (
+	"cmp"
+	"encoding/binary"
+	"slices"
+	"strings"
+
+	"github.com/google/btree"
+
+	"github.com/decree-tx/decree/fsm/txn"
+)
+
+// state is all that is replicated, with the indices that are derived from it. It
+// is not safe for concurrent use; Machine says who may touch it.
+type state struct {
+	// Replicated: what snapshots hold.
+	cluster      txn.Cluster
+	clusterID    string
+	index        uint64        // of the last entry applied, refused ones included
+	revision     uint64        // the last one given to a participant
+	participants []Participant // by name; replaced as a whole, never changed
+	transactions *btree.BTreeG[item]
+
+	// Derived, and rebuilt by restore.
+	unfinished *btree.BTreeG[txn.TxID] // what is owed something
+	damaged    *btree.BTreeG[txn.TxID] // with a heuristic branch; never collected
+	ripening   *btree.BTreeG[ripe]     // finished and undamaged: what retention ends
+	openAt     map[string]int          // unfinished transactions by participant; only ever looked up
+}
+
+// item is a transaction under its id. The id is held twice, so that a search
+// reads only the tree.
+type item struct {
+	id txn.TxID
+	t  *txn.Transaction
+}
+
+// ripe orders finished transactions by when the horizon will have passed both
+// their id and their end. An id may be ahead of cluster time by txn.MaxSkew, so
+// the end alone would not do: one such id would hold up all that finished later.
+type ripe struct {
+	at    txn.Time
+	index uint64 // of the entry that finished it
+	id    txn.TxID
+}
+
+func ripeOf(t *txn.Transaction) ripe {
+	return ripe{at: max(t.Finished.At, t.ID.Time()), index: t.Finished.Index, id: t.ID}
+}
+
+// degree of the trees: nodes of up to 63 items, some 1.5 KB of transactions. A
+// snapshot makes the next write copy one node a level, so wide nodes cost too.
+const degree = 32
+
+func newState() *state {
+	return &state{
+		transactions: btree.NewG(degree, func(a, b item) bool { return lessID(a.id, b.id) }),
+		unfinished:   btree.NewG(degree, lessID),
+		damaged:      btree.NewG(degree, lessID),
+		ripening:     btree.NewG(degree, lessRipe),
+		openAt:       make(map[string]int),
+	}
+}
+
+// lessID orders ids as their bytes, which is by age.
+func lessID(a, b txn.TxID) bool {
+	x, y := binary.BigEndian.Uint64(a[:8]), binary.BigEndian.Uint64(b[:8])
+	if x != y {
+		return x < y
+	}
+	return binary.BigEndian.Uint64(a[8:]) < binary.BigEndian.Uint64(b[8:])
+}
+
+func lessRipe(a, b ripe) bool {
+	switch {
+	case a.at != b.at:
+		return a.at < b.at
+	case a.index != b.index:
+		return a.index < b.index
+	}
+	return lessID(a.id, b.id)
+}
+
+// transaction finds a transaction; nil where the log does not know it.
+func (s *state) transaction(id txn.TxID) *txn.Transaction {
+	found, _ := s.transactions.Get(item{id: id})
+	return found.t
+}
+
+// put replaces prev, which is nil for a new transaction, by next.
+func (s *state) put(prev, next *txn.Transaction) {
+	s.transactions.ReplaceOrInsert(item{next.ID, next})
+	was, is := prev != nil && !prev.State.Finished(), !next.State.Finished()
+	if was {
+		s.countOpen(prev, -1)
+	}
+	if is {
+		s.countOpen(next, +1)
+	}
+	switch {
+	case is && !was:
+		s.unfinished.ReplaceOrInsert(next.ID)
+	case was && !is:
+		s.unfinished.Delete(next.ID)
+	}
+	if prev != nil && ripens(prev) {
+		s.ripening.Delete(ripeOf(prev)) // an aborted one took over branches: it is owed again
+	}
+	if ripens(next) {
+		s.ripening.ReplaceOrInsert(ripeOf(next))
+	}
+	if next.Damage() != txn.ReceiptNone {
+		s.damaged.ReplaceOrInsert(next.ID)
+	}
+}
+
+// ripens reports whether retention may end t one day.
+func ripens(t *txn.Transaction) bool {
+	return t.State.Finished() && t.Damage() == txn.ReceiptNone
+}
+
+func (s *state) countOpen(t *txn.Transaction, by int) {
+	for i := range t.Branches {
+		name := t.Branches[i].Participant
+		if n := s.openAt[name] + by; n != 0 {
+			s.openAt[name] = n
+		} else {
+			delete(s.openAt, name)
+		}
+	}
+}
+
+// collect forgets at most limit transactions that lie before the horizon, and
+// looks at no other.
+func (s *state) collect(limit int) (n int) {
+	for ; n < limit; n++ {
+		oldest, ok := s.ripening.Min()
+		if !ok || oldest.at >= s.cluster.Horizon {
+			break
+		}
+		s.ripening.DeleteMin()
+		s.transactions.Delete(item{id: oldest.id})
+	}
+	return n
+}
+
+// find tells where a participant stands, or where it would.
+func (s *state) find(name string) (place int, ok bool) {
+	return slices.BinarySearchFunc(s.participants, name, func(p Participant, name string) int {
+		return cmp.Compare(p.Name, name)
+	})
+}
+
+// putParticipant registers p. The same content again keeps its revision, so that
+// a repeated request makes no node open the participant anew.
+func (s *state) putParticipant(p Participant) (Participant, error) {
+	place, ok := s.find(p.Name)
+	if ok {
+		old := s.participants[place]
+		if old.Driver == p.Driver && string(old.Config) == string(p.Config) {
+			return old, nil
+		}
+	} else if len(s.participants) >= MaxParticipants {
+		return Participant{}, ErrTooManyParticipants
+	}
+	s.revision++
+	p.Revision = s.revision
+	participants := slices.Clone(s.participants) // readers and snapshots hold the old ones
+	if ok {
+		participants[place] = p
+	} else {
+		participants = slices.Insert(participants, place, p)
+	}
+	s.participants = participants
+	return p, nil
+}
+
+func (s *state) deleteParticipant(name string) error {
+	place, ok := s.find(name)
+	switch {
+	case !ok:
+		return unknownParticipant(name)
+	case s.openAt[name] > 0:
+		return inUse(name, s.openAt[name])
+	}
+	s.participants = slices.Concat(s.participants[:place], s.participants[place+1:])
+	return nil
+}
+
+// registered checks the participants of new branches.
+func (s *state) registered(branches []txn.Branch) error {
+	var missing []string
+	for i := range branches {
+		if _, ok := s.find(branches[i].Participant); !ok {
+			missing = append(missing, branches[i].Participant)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	return unknownParticipant(strings.Join(missing, ", "))
+}

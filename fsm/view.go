@@ -1,0 +1,123 @@
+package fsm
+
+import (
+	"slices"
+
+	"github.com/google/btree"
+
+	"github.com/decree-tx/decree/fsm/txn"
+)
+
+// Transaction finds a transaction. What it shows as decided is final.
+func (m *Machine) Transaction(id txn.TxID) (*txn.Transaction, bool) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	t := m.state.transaction(id)
+	return t, t != nil
+}
+
+// Open yields every unfinished transaction, oldest id first, as they stand at the
+// call, until yield returns false.
+func (m *Machine) Open(yield func(*txn.Transaction) bool) {
+	v := m.view()
+	v.unfinished.Ascend(func(id txn.TxID) bool { return yield(v.transaction(id)) })
+}
+
+// Participant finds a registration.
+func (m *Machine) Participant(name string) (Participant, bool) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if place, ok := m.state.find(name); ok {
+		return m.state.participants[place], true
+	}
+	return Participant{}, false
+}
+
+// Participants lists all registrations by name, in a slice of the caller's own.
+func (m *Machine) Participants() []Participant {
+	m.mu.RLock()
+	participants := m.state.participants
+	m.mu.RUnlock()
+	return slices.Clone(participants)
+}
+
+// OpenAt counts the unfinished transactions with a branch at a participant.
+func (m *Machine) OpenAt(participant string) int {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.state.openAt[participant]
+}
+
+// Cluster is the epoch, cluster time and horizon of the last entry.
+func (m *Machine) Cluster() txn.Cluster {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.state.cluster
+}
+
+// ClusterID is the id under which participants know this cluster; empty until the
+// first leader has opened its epoch.
+func (m *Machine) ClusterID() string {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.state.clusterID
+}
+
+// AppliedIndex is the index of the last entry that is truly applied, where Raft's
+// own says that it was handed over. Entries that never reach a state machine, a
+// barrier's for one, are not counted.
+func (m *Machine) AppliedIndex() uint64 {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.state.index
+}
+
+// Stats counts what there is, and what was done since the process started.
+type Stats struct {
+	Unfinished   int // transactions that are owed something
+	Retained     int // finished ones that are still known
+	Damaged      int // of both, those with a heuristic branch
+	Participants int
+	Watches      int // subscribers to changes
+
+	Entries  uint64 // entries applied, without those that were refused
+	Commands uint64 // commands in them
+	Refused  uint64 // entries of a leader that had been replaced
+}
+
+// Stats reads the counters.
+func (m *Machine) Stats() Stats {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	s := m.stats
+	s.Unfinished = m.state.unfinished.Len()
+	s.Retained = m.state.transactions.Len() - s.Unfinished
+	s.Damaged = m.state.damaged.Len()
+	s.Participants = len(m.state.participants)
+	s.Watches = m.feed.len()
+	return s
+}
+
+// view is a state that does not change any more.
+type view struct {
+	transactions *btree.BTreeG[item]
+	unfinished   *btree.BTreeG[txn.TxID]
+	damaged      *btree.BTreeG[txn.TxID]
+}
+
+func (v view) transaction(id txn.TxID) *txn.Transaction {
+	found, _ := v.transactions.Get(item{id: id})
+	return found.t
+}
+
+// view clones the trees, which copies some pointers. A clone marks the original's
+// nodes as shared, so it is taken with the lock held for writing.
+func (m *Machine) view() view {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return view{
+		transactions: m.state.transactions.Clone(),
+		unfinished:   m.state.unfinished.Clone(),
+		damaged:      m.state.damaged.Clone(),
+	}
+}
