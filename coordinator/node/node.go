@@ -1,0 +1,223 @@
+// Package node assembles one decree node: the Raft member of cluster, the state
+// machine of fsm, and the coordinator that drives transactions while the member
+// leads.
+//
+// It owns what lies between them: the writer that packs waiting commands into log
+// entries, the epoch entry that opens a leadership, and the clock and retention
+// that travel in entry headers. The commands and the simulation use the same
+// assembly.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/decree-tx/decree/cluster"
+	"github.com/decree-tx/decree/coordinator"
+	"github.com/decree-tx/decree/fsm"
+	"github.com/decree-tx/decree/fsm/txn"
+	"github.com/decree-tx/decree/participants"
+)
+
+// Config of a node. Zero values mean defaults.
+type Config struct {
+	// Cluster is the Raft member's; FSM and Logger are filled in here.
+	Cluster     cluster.Config
+	Coordinator coordinator.Config
+	Drivers     participants.Drivers
+	Logger      hclog.Logger
+
+	// Retention is how long a finished transaction answers retries with its
+	// outcome, 24h. Older txids are refused as expired.
+	Retention time.Duration
+	// MaxRetained bounds the finished transactions kept, 1,000,000: past it the
+	// oldest go early, though none before MinRetention.
+	MaxRetained int
+
+	// Wall tells wall time, time.Now by default. It is read once in an epoch.
+	Wall func() time.Time
+}
+
+// MinRetention is the least time for which a finished transaction is kept, in
+// spite of MaxRetained: longer than any sensible client retries.
+const MinRetention = 10 * time.Minute
+
+func (c Config) withDefaults() Config {
+	if c.Retention == 0 {
+		c.Retention = 24 * time.Hour
+	}
+	if c.MaxRetained == 0 {
+		c.MaxRetained = 1_000_000
+	}
+	if c.Wall == nil {
+		c.Wall = time.Now
+	}
+	if c.Logger == nil {
+		c.Logger = hclog.NewNullLogger()
+	}
+	return c
+}
+
+// Validate reports every problem at once, those of the parts included.
+func (c Config) Validate() error {
+	c = c.withDefaults()
+	var errs []error
+	if c.Retention < MinRetention {
+		errs = append(errs, fmt.Errorf("retention %s is less than %s", c.Retention, MinRetention))
+	}
+	if c.MaxRetained < 0 {
+		errs = append(errs, errors.New("max retained must be positive"))
+	}
+	errs = append(errs, c.Coordinator.Validate())
+	return errors.Join(errs...)
+}
+
+// Node is one running node. Its parts are set once by Open.
+type Node struct {
+	Coordinator *coordinator.Coordinator
+	Machine     *fsm.Machine
+	Cluster     *cluster.Node
+
+	cfg    Config
+	logger hclog.Logger
+	writer *writer
+}
+
+// Open starts a node. It blocks while the cluster admits it: an empty node joins
+// nobody's votes before that (rule R15). ctx bounds the opening only.
+func Open(ctx context.Context, cfg Config) (*Node, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg = cfg.withDefaults()
+	n := &Node{cfg: cfg, logger: cfg.Logger.With("node", cfg.Cluster.ID)}
+	n.Machine = fsm.New(fsm.Options{Logger: n.logger, Halt: cfg.Cluster.Exit})
+
+	member := cfg.Cluster
+	member.FSM = n.Machine
+	member.Logger = n.logger
+	var err error
+	if n.Cluster, err = cluster.Open(ctx, member); err != nil {
+		return nil, err
+	}
+	n.writer = newWriter(n.Cluster)
+	n.Coordinator, err = coordinator.New(cfg.Coordinator, n.writer, view{n.Machine}, cfg.Drivers, n.logger)
+	if err != nil {
+		n.writer.close()
+		return nil, errors.Join(err, n.Cluster.Close(ctx))
+	}
+	n.Cluster.Lead(n.lead)
+	return n, nil
+}
+
+// Close hands leadership over where this node leads, ends all work and releases
+// the data directory. ctx bounds the handing over.
+func (n *Node) Close(ctx context.Context) error {
+	err := n.Cluster.Close(ctx)
+	n.writer.close()
+	return err
+}
+
+// lead is one term: it opens the epoch, and then drives transactions until the
+// leadership ends (rule R3). The member has passed its barrier already.
+func (n *Node) lead(ctx context.Context, term uint64) {
+	if !n.openEpoch(ctx, term) {
+		return
+	}
+	n.writer.open(ctx, term, n.Machine.Cluster().Now)
+	retention := make(chan struct{})
+	go func() {
+		defer close(retention)
+		n.retain(ctx, term)
+	}()
+	n.Coordinator.Lead(ctx, term)
+	n.writer.shut()
+	<-retention
+}
+
+// openEpoch writes the epoch entry, again where its fate is not known, until the
+// state machine is at this term or the leadership is over.
+func (n *Node) openEpoch(ctx context.Context, term uint64) bool {
+	for ctx.Err() == nil {
+		header := txn.Header{Epoch: term, Time: txn.Time(n.cfg.Wall().UnixNano())}
+		lead := fsm.Lead{Node: n.cfg.Cluster.ID, Cluster: uuid.NewString()}
+		entry, err := fsm.Encode(fsm.Entry{Header: header, Commands: []fsm.Command{lead}})
+		if err != nil {
+			n.logger.Error("the epoch entry cannot be encoded", "error", err)
+			return false
+		}
+		_, _, err = n.Cluster.Apply(entry).Wait(ctx)
+		if at := n.Machine.Cluster().Epoch; at >= term {
+			return at == term
+		}
+		n.logger.Warn("opening an epoch failed", "epoch", term, "error", err)
+		if n.Cluster.Barrier(ctx) != nil {
+			continue // an error comes at once only where ctx is about to end
+		}
+	}
+	return false
+}
+
+// PutParticipant registers a participant or changes it. The errors are those of a
+// coordinator.Log.
+func (n *Node) PutParticipant(ctx context.Context, r participants.Registration) (participants.Registration, error) {
+	p := fsm.Participant{Name: r.Name, Driver: r.Driver, Config: r.Config}
+	result, err := n.register(ctx, fsm.PutParticipant{Participant: p})
+	if err != nil || result.Participant == nil {
+		return participants.Registration{}, err
+	}
+	return registration(*result.Participant), nil
+}
+
+// DeleteParticipant removes one that no unfinished transaction touches; it
+// answers fsm.ErrUnknownParticipant and fsm.ErrParticipantInUse.
+func (n *Node) DeleteParticipant(ctx context.Context, name string) error {
+	_, err := n.register(ctx, fsm.DeleteParticipant{Name: name})
+	return err
+}
+
+// register writes a registry command and waits until it is applied here.
+func (n *Node) register(ctx context.Context, c fsm.Command) (fsm.Result, error) {
+	type answer struct {
+		result fsm.Result
+		err    error
+	}
+	answers := make(chan answer, 1)
+	n.writer.propose(proposal{
+		epoch:   n.writer.epoch(),
+		command: c,
+		done:    func(r fsm.Result, err error) { answers <- answer{r, err} },
+	})
+	select {
+	case a := <-answers:
+		return a.result, a.err
+	case <-ctx.Done():
+		return fsm.Result{}, fmt.Errorf("%w: %w", coordinator.ErrOutcomeUnknown, context.Cause(ctx))
+	}
+}
+
+// view shows the state machine to the coordinator.
+type view struct{ *fsm.Machine }
+
+func (v view) Participant(name string) (participants.Registration, bool) {
+	p, ok := v.Machine.Participant(name)
+	return registration(p), ok
+}
+
+func (v view) Participants() []participants.Registration {
+	all := v.Machine.Participants()
+	rs := make([]participants.Registration, len(all))
+	for i, p := range all {
+		rs[i] = registration(p)
+	}
+	return rs
+}
+
+func registration(p fsm.Participant) participants.Registration {
+	return participants.Registration{Name: p.Name, Driver: p.Driver, Config: p.Config, Revision: p.Revision}
+}

@@ -1,0 +1,250 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/decree-tx/decree/cluster"
+	"github.com/decree-tx/decree/coordinator"
+	"github.com/decree-tx/decree/fsm"
+	"github.com/decree-tx/decree/fsm/txn"
+)
+
+// Bounds of one log entry. Past 512 KiB an entry delays heartbeats on a slow
+// link; thousands of commands make it cheap enough to be worth no more.
+const (
+	maxEntryBytes    = 512 << 10
+	maxEntryCommands = 4096
+)
+
+// proposalTimeout is how long an entry may take before its commands' outcome
+// counts as unknown. Only a disk or a majority that is close to failing takes so
+// long.
+const proposalTimeout = 10 * time.Second
+
+// writer is the one place that writes commands to the log: whatever waits while
+// an entry is on its way goes into the next one, and one entry is on its way at a
+// time. That beats Raft's own batching, because each round of Raft costs CPU
+// whatever it carries. It implements coordinator.Log.
+type writer struct {
+	// set once by newWriter
+	member  *cluster.Node
+	stopped context.Context
+	stop    context.CancelFunc
+	done    chan struct{} // closed when run has ended
+	wake    chan struct{} // holds one token while the queue may be non-empty
+
+	mu      sync.Mutex
+	queue   []proposal
+	leading context.Context // nil while this node does not lead
+	term    uint64
+	base    txn.Time  // cluster time when the epoch opened
+	since   time.Time // at this moment of the monotonic clock
+}
+
+// proposal is a command on its way.
+type proposal struct {
+	epoch   uint64
+	command fsm.Command
+	horizon txn.Time // raises the horizon where not zero
+	done    func(fsm.Result, error)
+}
+
+func newWriter(member *cluster.Node) *writer {
+	ctx, cancel := context.WithCancel(context.Background())
+	w := &writer{member: member, stopped: ctx, stop: cancel, done: make(chan struct{}), wake: make(chan struct{}, 1)}
+	go w.run()
+	return w
+}
+
+// open lets an epoch's proposals through, until its leadership ends.
+func (w *writer) open(leading context.Context, term uint64, now txn.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.leading, w.term, w.base, w.since = leading, term, now, time.Now()
+}
+
+// shut refuses what is proposed from now on.
+func (w *writer) shut() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.leading = nil
+}
+
+// close answers what waits and ends the writer.
+func (w *writer) close() {
+	w.shut()
+	w.stop()
+	<-w.done
+}
+
+// Now implements coordinator.Log.
+func (w *writer) Now() txn.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.now()
+}
+
+func (w *writer) now() txn.Time { return w.base.Add(time.Since(w.since)) }
+
+func (w *writer) epoch() uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.term
+}
+
+// Propose implements coordinator.Log.
+func (w *writer) Propose(epoch uint64, c txn.Command, done func(*txn.Transaction, error)) {
+	w.propose(proposal{epoch: epoch, command: c, done: func(r fsm.Result, err error) { done(r.Transaction, err) }})
+}
+
+func (w *writer) propose(p proposal) {
+	w.mu.Lock()
+	w.queue = append(w.queue, p)
+	w.mu.Unlock()
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Barrier implements coordinator.Log.
+func (w *writer) Barrier(ctx context.Context) error {
+	return classify(w.member.Barrier(ctx))
+}
+
+func (w *writer) run() {
+	defer close(w.done)
+	for {
+		select {
+		case <-w.wake:
+		case <-w.stopped.Done():
+			w.refuse(w.take())
+			return
+		}
+		for batch := w.take(); len(batch) > 0; batch = w.take() {
+			w.write(batch)
+		}
+	}
+}
+
+// take removes from the queue what fits one entry.
+func (w *writer) take() []proposal {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n, bytes := 0, 0
+	for n < len(w.queue) && n < maxEntryCommands {
+		bytes += fsm.Size(w.queue[n].command)
+		if n > 0 && bytes > maxEntryBytes {
+			break
+		}
+		n++
+	}
+	batch := w.queue[:n:n]
+	w.queue = w.queue[n:]
+	return batch
+}
+
+// write sends one entry and answers its proposals.
+func (w *writer) write(batch []proposal) {
+	leading, header := w.header(batch)
+	if leading == nil {
+		w.refuse(batch)
+		return
+	}
+	if batch = w.current(batch, header.Epoch); len(batch) == 0 {
+		return
+	}
+	entry := fsm.Entry{Header: header}
+	for _, p := range batch {
+		entry.Commands = append(entry.Commands, p.command)
+	}
+	encoded, err := fsm.Encode(entry)
+	if err != nil {
+		w.isolate(batch, err)
+		return
+	}
+	ctx, cancel := context.WithTimeout(leading, proposalTimeout)
+	defer cancel()
+	_, response, err := w.member.Apply(encoded).Wait(ctx)
+	if err == nil {
+		err = response.(fsm.Applied).Err // the whole entry was refused: its epoch is over
+	}
+	if err != nil {
+		answerAll(batch, classify(err))
+		return
+	}
+	for i, r := range response.(fsm.Applied).Results {
+		batch[i].done(r, translate(r.Err))
+	}
+}
+
+func (w *writer) header(batch []proposal) (context.Context, txn.Header) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	h := txn.Header{Epoch: w.term, Time: w.now()}
+	for _, p := range batch {
+		h.Horizon = max(h.Horizon, p.horizon)
+	}
+	return w.leading, h
+}
+
+// current answers the proposals of other epochs and returns the rest.
+func (w *writer) current(batch []proposal, epoch uint64) []proposal {
+	kept := batch[:0]
+	for _, p := range batch {
+		if p.epoch == epoch {
+			kept = append(kept, p)
+		} else {
+			p.done(fsm.Result{}, coordinator.ErrNotLeader)
+		}
+	}
+	return kept
+}
+
+// isolate keeps a command that cannot be encoded from taking its neighbours down.
+func (w *writer) isolate(batch []proposal, err error) {
+	if len(batch) == 1 {
+		batch[0].done(fsm.Result{}, fmt.Errorf("%w: %w", coordinator.ErrInvalid, err))
+		return
+	}
+	for i := range batch {
+		w.write(batch[i : i+1 : i+1])
+	}
+}
+
+func (w *writer) refuse(batch []proposal) { answerAll(batch, coordinator.ErrNotLeader) }
+
+func answerAll(batch []proposal, err error) {
+	for _, p := range batch {
+		p.done(fsm.Result{}, err)
+	}
+}
+
+// classify turns the member's errors into the coordinator's (rule R5): definite
+// only where nothing was written.
+func classify(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, cluster.ErrNotLeader), errors.Is(err, txn.ErrStaleEpoch):
+		return fmt.Errorf("%w: %w", coordinator.ErrNotLeader, err)
+	default:
+		return fmt.Errorf("%w: %w", coordinator.ErrOutcomeUnknown, err)
+	}
+}
+
+// translate gives the coordinator its own word for what the registry says.
+func translate(err error) error {
+	switch {
+	case errors.Is(err, fsm.ErrUnknownParticipant):
+		return fmt.Errorf("%w: %w", coordinator.ErrUnknownParticipant, err)
+	case errors.Is(err, fsm.ErrTransactionTooLarge):
+		return fmt.Errorf("%w: %w", coordinator.ErrTooLarge, err)
+	default:
+		return err
+	}
+}
