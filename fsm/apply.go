@@ -36,7 +36,7 @@ func inUse(name string, n int) error {
 	return fmt.Errorf("%w: %s has %d", ErrParticipantInUse, name, n)
 }
 
-// Applied is the response of an applied Raft log entry, always as a value.
+// Applied is the response of an applied Raft log entry, as a pointer.
 type Applied struct {
 	Index uint64
 	// Err refuses the entry as a whole, which then changed nothing. It wraps
@@ -57,20 +57,19 @@ type Result struct {
 	Err         error        // the command was refused and changed nothing
 }
 
-// apply carries out one entry of the log. m.mu is held.
-func (m *Machine) applyEntry(l *raft.Log, e Entry) (Applied, []*txn.Transaction) {
-	out := Applied{Index: l.Index}
+// applyEntry carries out one entry of the log and returns the transactions that
+// it changed, in order. m.mu is held.
+func (m *Machine) applyEntry(l *raft.Log, e Entry, out *Applied) (changed []*txn.Transaction) {
 	cluster, err := m.admit(l, e)
 	if err != nil {
 		m.stats.Refused++
 		out.Err = err
-		return out, nil
+		return nil
 	}
 	m.state.cluster = cluster
 	m.stats.Entries++
 	m.stats.Commands += uint64(len(e.Commands))
 
-	var changed []*txn.Transaction
 	at := txn.At{Cluster: cluster, Index: l.Index}
 	out.Results = make([]Result, len(e.Commands))
 	for i, c := range e.Commands {
@@ -85,7 +84,7 @@ func (m *Machine) applyEntry(l *raft.Log, e Entry) (Applied, []*txn.Transaction)
 			*r = m.state.administer(c)
 		}
 	}
-	return out, changed
+	return changed
 }
 
 // admit checks an entry's header. The epoch must be the entry's own Raft term as

@@ -24,6 +24,8 @@ var (
 	ErrNotPrepared     = errors.New("the transaction has not been prepared")
 	ErrUndecided       = errors.New("the transaction is not decided")
 	ErrNoSuchBranch    = errors.New("no such branch")
+	ErrVotedTwice      = errors.New("a branch voted twice, and differently")
+	ErrAgainstVote     = errors.New("the decision goes against a replicated vote")
 )
 
 // Cluster is the replicated context that every transaction shares.

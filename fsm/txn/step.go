@@ -133,7 +133,11 @@ func prepare(t *Transaction, c Prepare) (*Transaction, error) {
 		if v.Branch < 1 || v.Branch > len(next.Branches) || !next.Branches[v.Branch-1].External {
 			return nil, ErrNoSuchBranch
 		}
-		next.Branches[v.Branch-1].Vote = v.Vote
+		b := &next.Branches[v.Branch-1]
+		if b.Vote != VoteNone && b.Vote != v.Vote {
+			return nil, ErrVotedTwice
+		}
+		b.Vote = v.Vote
 	}
 	for i, b := range next.Branches {
 		if b.External && b.Vote == VoteNone {
@@ -146,9 +150,17 @@ func prepare(t *Transaction, c Prepare) (*Transaction, error) {
 // decide is the commit point. What a crash just before and just after it does is
 // told in the package comment.
 func decide(at At, t *Transaction, c Decide) (*Transaction, error) {
-	if c.Decision == Abort {
+	switch c.Decision {
+	case Commit:
+		return decideCommit(at, t, c)
+	case Abort:
 		return decideAbort(at, t, c)
+	default:
+		panic("txn: a decision is commit or abort") // the decoder knows no others
 	}
+}
+
+func decideCommit(at At, t *Transaction, c Decide) (*Transaction, error) {
 	switch {
 	case t == nil:
 		return nil, ErrUnknown
@@ -156,18 +168,40 @@ func decide(at At, t *Transaction, c Decide) (*Transaction, error) {
 		return t, nil // R1: the first decision wins
 	case t.State != Preparing:
 		return nil, ErrNotPrepared
+	case votedNo(t.Branches):
+		return nil, ErrAgainstVote
 	}
 	next := decided(at, t, Committing)
 	for _, n := range c.ReadOnly {
 		if n < 1 || n > len(next.Branches) {
 			return nil, ErrNoSuchBranch
 		}
-		next.Branches[n-1].Vote = VoteReadOnly
+		b := &next.Branches[n-1]
+		if b.Vote == VoteCommit {
+			return nil, ErrAgainstVote // it is prepared, and would never hear of the commit
+		}
+		b.Vote = VoteReadOnly
 	}
 	return settle(at, next), nil
 }
 
+// votedNo reports whether a vote that is replicated forbids the commit. The
+// leader's ballot says so first; the state machine doesn't depend on it.
+func votedNo(branches []Branch) bool {
+	for _, b := range branches {
+		if b.Vote == VoteAbort {
+			return true
+		}
+	}
+	return false
+}
+
 func decideAbort(at At, t *Transaction, c Decide) (*Transaction, error) {
+	if len(c.Branches) > 0 {
+		if err := checkBranches(c.Branches); err != nil {
+			return nil, err
+		}
+	}
 	switch {
 	case t == nil && len(c.Branches) == 0:
 		if err := at.CheckID(c.ID); err != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -54,9 +55,14 @@ func (id TxID) String() string {
 	return string(s[:])
 }
 
-// Time is when the id was made, to the millisecond, by the clock of its maker.
+// Time is when the id was made, to the millisecond, by the clock of its maker. An
+// id holds times up to the year 10889, and Time up to 2262; what lies past that is
+// the last Time, so that an id from the far future never looks like one of today.
 func (id TxID) Time() Time {
 	ms := binary.BigEndian.Uint64(id[0:8]) >> 16
+	if ms > math.MaxInt64/uint64(time.Millisecond) {
+		return math.MaxInt64
+	}
 	return Time(ms) * Time(time.Millisecond)
 }
 
