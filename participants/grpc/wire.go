@@ -121,7 +121,8 @@ func receiptToWire(r txn.Receipt) participantv1.Receipt {
 
 // failure classifies a gRPC error: a stale epoch is certain, UNIMPLEMENTED is
 // named, and everything else, whatever its code, means "not known". An ended
-// context can be found in it with errors.Is.
+// context can be found in it with errors.Is; the service may have noticed the
+// deadline before this side's timer did.
 func failure(ctx context.Context, call string, b participants.Branch, err error) error {
 	switch s := status.Convert(err); {
 	case staleEpoch(s):
@@ -130,6 +131,8 @@ func failure(ctx context.Context, call string, b participants.Branch, err error)
 		return fmt.Errorf("%s %s: %w by the service: %w", call, b.Name(), errors.ErrUnsupported, err)
 	case ctx.Err() != nil:
 		return fmt.Errorf("%s %s: %w: %w", call, b.Name(), ctx.Err(), err)
+	case s.Code() == codes.DeadlineExceeded:
+		return fmt.Errorf("%s %s: %w: %w", call, b.Name(), context.DeadlineExceeded, err)
 	default:
 		return fmt.Errorf("%s %s: %w", call, b.Name(), err)
 	}
