@@ -36,7 +36,7 @@ func inUse(name string, n int) error {
 	return fmt.Errorf("%w: %s has %d", ErrParticipantInUse, name, n)
 }
 
-// Applied is the response of an applied Raft log entry, as a pointer.
+// Applied is the response of an applied Raft log entry, as a value.
 type Applied struct {
 	Index uint64
 	// Err refuses the entry as a whole, which then changed nothing. It wraps

@@ -37,7 +37,7 @@ const (
 	MaxConfigBytes = 64 << 10
 	// MaxCollect bounds the transactions that one [Collect] forgets, so that it
 	// holds up the commands behind it for some milliseconds at most.
-	MaxCollect = 4096
+	MaxCollect = 10_000
 )
 
 // maxTime is the last cluster time that leaves room for a deadline and for clock

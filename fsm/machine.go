@@ -61,10 +61,10 @@ func (m *Machine) ApplyBatch(logs []*raft.Log) []any {
 	return out
 }
 
-// Apply implements raft.FSM. It returns an *[Applied].
+// Apply implements raft.FSM. It returns an [Applied].
 func (m *Machine) Apply(l *raft.Log) any {
 	if m.stopped != nil {
-		return &Applied{Index: l.Index, Err: m.stopped}
+		return Applied{Index: l.Index, Err: m.stopped}
 	}
 	if l.Index <= m.state.index {
 		return m.stop(l, fmt.Errorf("entry %d was applied already, the last one is %d: "+
@@ -79,10 +79,10 @@ func (m *Machine) Apply(l *raft.Log) any {
 	}
 	m.mu.Lock()
 	m.state.index = l.Index
-	out := &Applied{Index: l.Index}
+	out := Applied{Index: l.Index}
 	var changed []*txn.Transaction
 	if l.Type == raft.LogCommand {
-		changed = m.applyEntry(l, e, out)
+		changed = m.applyEntry(l, e, &out)
 	}
 	m.mu.Unlock()
 	m.feed.publish(changed)
@@ -90,14 +90,14 @@ func (m *Machine) Apply(l *raft.Log) any {
 }
 
 // stop halts the node on an entry.
-func (m *Machine) stop(l *raft.Log, err error) *Applied {
+func (m *Machine) stop(l *raft.Log, err error) Applied {
 	err = fmt.Errorf("log entry %d of term %d: %w", l.Index, l.Term, err)
 	m.mu.Lock()
 	m.stopped = err
 	m.mu.Unlock()
 	m.log.Error("the state machine stops", "index", l.Index, "epoch", l.Term, "error", err)
 	m.halt(err)
-	return &Applied{Index: l.Index, Err: err}
+	return Applied{Index: l.Index, Err: err}
 }
 
 // unreadable says what an operator can do about an entry.

@@ -75,8 +75,8 @@ func (m *Machine) AppliedIndex() uint64 {
 // Stats counts what there is, and what was done since the process started.
 type Stats struct {
 	Unfinished   int // transactions that are owed something
-	Retained     int // finished ones that are still known
-	Damaged      int // of both, those with a heuristic branch
+	Retained     int // all that are known, unfinished and finished
+	Damaged      int // those with a heuristic branch
 	Participants int
 	Watches      int // subscribers to changes
 
@@ -91,7 +91,7 @@ func (m *Machine) Stats() Stats {
 	defer m.mu.RUnlock()
 	s := m.stats
 	s.Unfinished = m.state.unfinished.Len()
-	s.Retained = m.state.transactions.Len() - s.Unfinished
+	s.Retained = m.state.transactions.Len()
 	s.Damaged = m.state.damaged.Len()
 	s.Participants = len(m.state.participants)
 	s.Watches = m.feed.len()
