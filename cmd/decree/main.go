@@ -1,2 +1,35 @@
+// Command decree is the whole of decree in one binary: the coordinator nodes,
+// participants to try them with, and the tools of an operator.
+//
+// It is thin: it parses, assembles packages that know how, and shows what they
+// answer. It is also the only place that knows which participant drivers exist.
 package main
-func main(){}
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// errStopped is why the context of a command ends: it was asked to stop.
+var errStopped = errors.New("stopped by a signal")
+
+// interruptedStatus is what a shell reports of a process that SIGINT ended.
+const interruptedStatus = 128 + int(syscall.SIGINT)
+
+func main() {
+	ctx, stop := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-signals
+		stop(errStopped)
+		<-signals // somebody is in a hurry
+		fmt.Fprintln(os.Stderr, "decree: stopped at once")
+		os.Exit(interruptedStatus)
+	}()
+	os.Exit(Run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}

@@ -22,7 +22,7 @@ import (
 // (grpc_addr).
 type Server struct {
 	// NodeID names the node in the cluster, for good: letters, digits, '.', '_'
-	// and '-', at most 63, beginning with a letter.
+	// and '-', at most 64, a letter or digit first.
 	NodeID string
 	// DataDir holds the node's log and snapshots. It belongs to one node for ever.
 	DataDir string
@@ -68,6 +68,12 @@ type Server struct {
 	// MaxPayload bounds one branch's payload in bytes.
 	MaxPayload int
 
+	// Retention is how long a finished transaction answers retries with its
+	// outcome; older txids are refused as expired. MaxRetained bounds how many are
+	// kept: past it the oldest go earlier.
+	Retention   time.Duration
+	MaxRetained int
+
 	// StopTimeout bounds a graceful stop, in which leadership is handed over and
 	// calls under way are answered.
 	StopTimeout time.Duration
@@ -92,6 +98,8 @@ func Default() Server {
 		MaxUnfinished:               131072,
 		MaxUnfinishedPerParticipant: 16384,
 		MaxPayload:                  1 << 20,
+		Retention:                   24 * time.Hour,
+		MaxRetained:                 1_000_000,
 		StopTimeout:                 10 * time.Second,
 	}
 }
@@ -120,12 +128,14 @@ func (c *Server) settings() []setting {
 		{"max-unfinished", count(&c.MaxUnfinished), "most transactions under way; more are refused"},
 		{"max-unfinished-per-participant", count(&c.MaxUnfinishedPerParticipant), "most transactions under way that touch one participant"},
 		{"max-payload", size(&c.MaxPayload), "most `bytes` of one branch's payload, such as 512KiB"},
+		{"retention", duration(&c.Retention), "`time` for which a finished transaction answers retries"},
+		{"max-retained", count(&c.MaxRetained), "most finished transactions to keep"},
 		{"stop-timeout", duration(&c.StopTimeout), "longest `time` of a graceful stop"},
 	}
 }
 
 // id is what names a node. Ids appear in logs, addresses of tools and file names.
-var id = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._-]{0,62}$`)
+var id = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 
 // Validate reports every problem at once, each under its setting's name.
 func (c Server) Validate() error {
@@ -201,7 +211,8 @@ func (c Server) validateBounds(p *problems) {
 		{"heartbeat-timeout", c.HeartbeatTimeout}, {"election-timeout", c.ElectionTimeout},
 		{"leader-lease", c.LeaderLease}, {"default-timeout", c.DefaultTimeout},
 		{"max-timeout", c.MaxTimeout}, {"prepare-timeout", c.PrepareTimeout},
-		{"delivery-timeout", c.DeliveryTimeout}, {"stop-timeout", c.StopTimeout},
+		{"delivery-timeout", c.DeliveryTimeout}, {"retention", c.Retention},
+		{"stop-timeout", c.StopTimeout},
 	} {
 		if d.value <= 0 {
 			p.add(d.name, "%s: must be more than zero", d.value)
@@ -213,6 +224,7 @@ func (c Server) validateBounds(p *problems) {
 	}{
 		{"max-unfinished", c.MaxUnfinished}, {"max-payload", c.MaxPayload},
 		{"max-unfinished-per-participant", c.MaxUnfinishedPerParticipant},
+		{"max-retained", c.MaxRetained},
 	} {
 		if n.value <= 0 {
 			p.add(n.name, "%d: must be more than zero", n.value)
@@ -254,7 +266,7 @@ func (p *problems) id(name, value string) {
 	case value == "":
 		p.add(name, "missing: a node needs an id, such as n1")
 	case !id.MatchString(value):
-		p.add(name, "%q: want letters, digits, '.', '_' and '-', at most 63, beginning with a letter", value)
+		p.add(name, "%q: want letters, digits, '.', '_' and '-', at most 64, a letter or digit first", value)
 	}
 }
 

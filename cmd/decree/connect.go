@@ -1,0 +1,73 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/decree-tx/decree/transport/client"
+)
+
+const (
+	endpointsEnv = "DECREE_ENDPOINTS"
+	// defaultEndpoints are where `decree dev` and scripts/cluster.sh serve.
+	defaultEndpoints = "127.0.0.1:7101,127.0.0.1:7102,127.0.0.1:7103"
+	// defaultPatience covers a failover many times over, and ends before a person
+	// believes that nothing happens.
+	defaultPatience = 30 * time.Second
+)
+
+// dialFlags say where the cluster is and how long to ask it.
+type dialFlags struct {
+	endpoints []string
+	patience  time.Duration
+}
+
+func (d *dialFlags) register(cmd *cobra.Command) {
+	flags := cmd.PersistentFlags()
+	def := strings.Split(cmp.Or(os.Getenv(endpointsEnv), defaultEndpoints), ",")
+	flags.StringSliceVar(&d.endpoints, "endpoints", def, "gRPC `addresses` of the nodes, some or all (env "+endpointsEnv+")")
+	flags.DurationVar(&d.patience, "patience", defaultPatience, "give up asking after this time")
+}
+
+// call is a command that asks a cluster and ends.
+type call func(ctx context.Context, c *client.Client, args []string) error
+
+// connected runs a call with a client, within the user's patience.
+func (p *program) connected(run call) func(*cobra.Command, []string) error {
+	return p.attached(func(ctx context.Context, c *client.Client, args []string) error {
+		if p.dial.patience <= 0 {
+			return usagef("--patience %s: must be more than zero", p.dial.patience)
+		}
+		ctx, cancel := context.WithTimeout(ctx, p.dial.patience)
+		defer cancel()
+		return run(ctx, c, args)
+	})
+}
+
+// attached is connected for a command that goes on until it is stopped.
+func (p *program) attached(run call) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		c, err := p.connect()
+		if err != nil {
+			return err
+		}
+		return errors.Join(run(cmd.Context(), c, args), c.Close())
+	}
+}
+
+func (p *program) connect() (*client.Client, error) {
+	for i, e := range p.dial.endpoints {
+		p.dial.endpoints[i] = strings.TrimSpace(e)
+	}
+	c, err := client.New(client.Config{Endpoints: p.dial.endpoints})
+	if err != nil {
+		return nil, &usageError{err}
+	}
+	return c, nil
+}

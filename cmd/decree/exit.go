@@ -1,0 +1,176 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/decree-tx/decree/transport/client"
+)
+
+// The exit codes, as exitCodeHelp documents them. They are part of the interface:
+// scripts branch on them.
+const (
+	exitOK          = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitAborted     = 3
+	exitUnknown     = 4
+	exitNotFound    = 5
+	exitUnavailable = 6
+	exitDamaged     = 7
+)
+
+const exitCodeHelp = `  0  done; of a transaction: committed, or the decision that was asked for
+  1  refused or failed
+  2  the command line or the configuration is wrong
+  3  the transaction is aborted: none of its branches took effect
+  4  the outcome is not known: ask again with the same txid
+  5  there is no such transaction, participant or node
+  6  no node could be reached, or none could take the request: nothing was done
+  7  a branch ended against the decision and needs a person`
+
+// usageError is a mistake on the command line, or in the configuration.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+func usagef(format string, args ...any) error {
+	return &usageError{fmt.Errorf(format, args...)}
+}
+
+// exitCode maps what a command returned.
+func exitCode(err error) int {
+	var usage *usageError
+	is := func(reasons ...error) bool {
+		for _, r := range reasons {
+			if errors.Is(err, r) {
+				return true
+			}
+		}
+		return false
+	}
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &usage):
+		return exitUsage
+	case is(client.ErrDamaged) || damaged(err):
+		return exitDamaged
+	case is(client.ErrAborted):
+		return exitAborted
+	case is(client.ErrOutcomeUnknown, client.ErrUndecided):
+		return exitUnknown
+	case is(client.ErrNotFound, client.ErrUnknownParticipant, client.ErrUnknownNode):
+		return exitNotFound
+	case is(client.ErrUnavailable, client.ErrNotLeader, client.ErrBusy, client.ErrShuttingDown, context.DeadlineExceeded):
+		return exitUnavailable
+	default:
+		return exitFailed
+	}
+}
+
+// damaged reports an abort against which a branch went.
+func damaged(err error) bool {
+	var aborted *client.AbortedError
+	return errors.As(err, &aborted) && aborted.Damage != client.NoDamage
+}
+
+// report tells what went wrong on stderr, every problem on a line of its own, and
+// gives the exit code. An outcome that has been printed is not told twice.
+func (p *program) report(err error) int {
+	code := exitCode(err)
+	var told *toldError
+	if err == nil || errors.As(err, &told) {
+		return code
+	}
+	if p.out.format == formatJSON {
+		p.reportJSON(err, code)
+		return code
+	}
+	problems := flatten(err)
+	if len(problems) > 1 {
+		fmt.Fprintf(p.stderr, "decree: %d problems:\n", len(problems))
+		for _, problem := range problems {
+			fmt.Fprintf(p.stderr, "  %s\n", problem)
+		}
+	} else {
+		fmt.Fprintf(p.stderr, "decree: %s\n", strings.Join(problems, ""))
+	}
+	if hint := hintFor(err); hint != "" {
+		fmt.Fprintf(p.stderr, "  %s\n", hint)
+	}
+	return code
+}
+
+// reportJSON is report for programs: one object on stderr.
+func (p *program) reportJSON(err error, exit int) {
+	report := struct {
+		Error    string   `json:"error"`
+		Problems []string `json:"problems,omitempty"`
+		Reason   string   `json:"reason,omitempty"`
+		TxID     string   `json:"txid,omitempty"`
+		Exit     int      `json:"exit"`
+	}{Exit: exit}
+	problems := flatten(err)
+	report.Error = strings.Join(problems, "; ")
+	if len(problems) > 1 {
+		report.Problems = problems
+	}
+	var refusal *client.Error
+	if errors.As(err, &refusal) {
+		report.Reason, report.TxID = string(refusal.Reason), refusal.TxID
+	}
+	var unknown *client.UnknownError
+	if errors.As(err, &unknown) {
+		report.Reason, report.TxID = string(client.ErrOutcomeUnknown), unknown.TxID
+	}
+	encoder := json.NewEncoder(p.stderr)
+	encoder.SetEscapeHTML(false)
+	_ = encoder.Encode(report) // stderr is the last resort
+}
+
+// hintFor says what to do next, where that is known.
+func hintFor(err error) string {
+	var unknown *client.UnknownError
+	switch {
+	case errors.As(err, &unknown):
+		return "ask again: decree tx inquire " + safe(unknown.TxID) + "  (or submit again with --txid " + safe(unknown.TxID) + ")"
+	case errors.Is(err, client.ErrUnavailable):
+		return "is a cluster running at these endpoints? (--endpoints, DECREE_ENDPOINTS)"
+	default:
+		return ""
+	}
+}
+
+// flatten gives the messages of joined errors one by one, safe to show.
+func flatten(err error) []string {
+	if usage, ok := err.(*usageError); ok {
+		return flatten(usage.err)
+	}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		var all []string
+		for _, e := range joined.Unwrap() {
+			all = append(all, flatten(e)...)
+		}
+		return all
+	}
+	var refusal *client.Error
+	message := strings.TrimPrefix(err.Error(), "decree: ")
+	if !errors.As(err, &refusal) || len(refusal.Violations) == 0 {
+		return []string{safe(message)}
+	}
+	all := []string{safe(message)}
+	for _, v := range refusal.Violations {
+		all = append(all, safe(v.Field+": "+v.Description))
+	}
+	return all
+}
+
+// toldError carries an exit code for something that stdout tells already.
+type toldError struct{ error }
+
+func (e *toldError) Unwrap() error { return e.error }

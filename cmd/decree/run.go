@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+const rootHelp = `decree commits one transaction at several services, or at none of them.
+
+To try it: "decree dev" runs three nodes and a few participants in this terminal
+and prints what to type in another.
+
+Exit codes:
+` + exitCodeHelp
+
+// Run is the whole program but for its signals: ctx ends when it is asked to
+// stop. It returns the exit code.
+func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	p := &program{stdin: stdin, out: &printer{w: stdout, format: formatTable}, stderr: stderr}
+	root := p.command()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+
+	err := root.ExecuteContext(ctx)
+	if err != nil && !p.started {
+		err = &usageError{err}
+	}
+	if err == nil {
+		err = p.out.err
+	}
+	return p.report(err)
+}
+
+// program is one run of the binary.
+type program struct {
+	stdin  io.Reader
+	out    *printer
+	stderr io.Writer
+
+	started bool      // the command line was understood and a command began
+	dial    dialFlags // for the commands that talk to a cluster
+}
+
+func (p *program) command() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "decree",
+		Short:         "a distributed transaction coordinator",
+		Long:          rootHelp,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if err := p.out.check(); err != nil {
+				return err
+			}
+			p.started = true
+			return nil
+		},
+	}
+	root.PersistentFlags().VarP(&p.out.format, "output", "o", "table for people, json for programs")
+	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
+	root.AddCommand(
+		p.txCommand(),
+		p.participantCommand(),
+		p.clusterCommand(),
+		p.versionCommand(),
+	)
+	return asGroup(root)
+}
+
+// asGroup makes a command that only holds others: alone it shows its help, and a
+// word that it does not know is a mistake rather than an argument.
+func asGroup(group *cobra.Command) *cobra.Command {
+	group.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return nil
+		}
+		message := fmt.Sprintf("unknown command %q for %q", args[0], cmd.CommandPath())
+		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+			message += fmt.Sprintf("; did you mean %s?", strings.Join(near, " or "))
+		}
+		return fmt.Errorf("%s (%s --help lists them)", message, cmd.CommandPath())
+	}
+	group.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	return group
+}
