@@ -132,7 +132,11 @@ func (t *term) resume(tx *txn.Transaction) *drive {
 	d := newDrive(tx.ID, tx.Branches, tx.Fingerprint)
 	t.register(d)
 	if !tx.State.Decided() {
-		t.setDeadline(d, tx.Deadline().Sub(t.log.Now()))
+		left := tx.Deadline().Sub(t.log.Now())
+		if left <= 0 {
+			d.ballot.Withdraw(timeIsUp)
+		}
+		t.setDeadline(d, left)
 	}
 	t.advance(d, tx)
 	return d
@@ -146,15 +150,16 @@ func (t *term) advance(d *drive, tx *txn.Transaction) {
 		return // a barrier has shown this drive a later state already
 	}
 	t.absorb(d, tx)
+	t.consider(d)
 	for _, w := range txn.Pending(tx) {
 		t.perform(d, w)
 	}
-	t.consider(d)
 }
 
-// perform gives work to the branch's lane, unless the lane has it.
+// perform gives work to the branch's lane, unless the lane has it, or a prepare
+// could not change the decision any more.
 func (t *term) perform(d *drive, w txn.Work) {
-	if w.Branch == 0 || d.asked[w.Branch-1] == w.Kind {
+	if w.Branch == 0 || d.asked[w.Branch-1] == w.Kind || w.Kind == txn.PrepareBranch && d.proposing {
 		return
 	}
 	d.asked[w.Branch-1] = w.Kind
@@ -262,6 +267,8 @@ func (t *term) troubled(d *drive, c txn.Command, err error) {
 	t.halt(d)
 }
 
+var timeIsUp = txn.Reason{Code: txn.ReasonTimeout, Detail: "the transaction's time ran out"}
+
 // setDeadline aborts the transaction when its time is up, unless it is decided.
 func (t *term) setDeadline(d *drive, left time.Duration) {
 	d.deadline = time.AfterFunc(max(left, 0), func() {
@@ -270,7 +277,7 @@ func (t *term) setDeadline(d *drive, left time.Duration) {
 		if t.ended || d.halted {
 			return
 		}
-		d.ballot.Withdraw(txn.Reason{Code: txn.ReasonTimeout, Detail: "the transaction's time ran out"})
+		d.ballot.Withdraw(timeIsUp)
 		t.consider(d)
 	})
 }
