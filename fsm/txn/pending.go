@@ -80,30 +80,11 @@ func pendingDelivery(t *Transaction, kind WorkKind) []Work {
 	return work
 }
 
-// effects is the work that next is owed and prev was not.
+// effects is the work that next is owed and prev was not. Within one state work
+// only ever ends, and no two states share a kind of work.
 func effects(prev, next *Transaction) []Work {
-	if prev == next || next == nil {
+	if prev != nil && prev.State == next.State {
 		return nil
 	}
-	due := Pending(next)
-	if prev == nil || prev.State != next.State {
-		return due
-	}
-	before := Pending(prev)
-	kept := due[:0]
-	for _, w := range due {
-		if !contains(before, w) {
-			kept = append(kept, w)
-		}
-	}
-	return kept
-}
-
-func contains(work []Work, w Work) bool {
-	for _, x := range work {
-		if x == w {
-			return true
-		}
-	}
-	return false
+	return Pending(next)
 }

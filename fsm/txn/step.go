@@ -257,7 +257,7 @@ func acknowledge(at At, t *Transaction, c Acknowledge) (*Transaction, error) {
 			return nil, ErrNoSuchBranch
 		}
 		if b := &next.Branches[r.Branch-1]; b.Owed() && r.Receipt != ReceiptNone {
-			b.Receipt = r.Receipt
+			b.Receipt = settled(r.Receipt, next.Decision())
 			changed = true
 		}
 	}
@@ -265,6 +265,15 @@ func acknowledge(at At, t *Transaction, c Acknowledge) (*Transaction, error) {
 		return t, nil
 	}
 	return settle(at, next), nil
+}
+
+// settled is what a receipt means under a decision: a participant that decided
+// alone, and as everyone else did, is no damage.
+func settled(r Receipt, d Decision) Receipt {
+	if r == HeuristicCommit && d == Commit || r == HeuristicAbort && d == Abort {
+		return Done
+	}
+	return r
 }
 
 // decided copies t into a decided state, without the payloads that only
