@@ -57,10 +57,7 @@ func canonicalJSON(content []byte) ([]byte, error) {
 	decoder.UseNumber()
 	var v any
 	if err := decoder.Decode(&v); err != nil {
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			err = errors.New("it ends too early")
-		}
-		return nil, fmt.Errorf("not JSON: %w", err)
+		return nil, fmt.Errorf("not JSON: %w", sayEnd(err))
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("not JSON: something follows the first value")
@@ -72,6 +69,14 @@ func canonicalJSON(content []byte) ([]byte, error) {
 		return nil, err
 	}
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}
+
+// sayEnd puts into words that a JSON text ended before its value did.
+func sayEnd(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return errors.New("it ends too early")
+	}
+	return err
 }
 
 // branchFlags are the branches on a command line.
@@ -140,7 +145,7 @@ func parseTransaction(content []byte) (client.Transaction, error) {
 	decoder := json.NewDecoder(bytes.NewReader(content))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&file); err != nil {
-		return client.Transaction{}, err
+		return client.Transaction{}, fmt.Errorf("not a transaction: %w", sayEnd(err))
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
 		return client.Transaction{}, errors.New("something follows the JSON object")

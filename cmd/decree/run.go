@@ -22,6 +22,7 @@ Exit codes:
 func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	p := &program{stdin: stdin, out: &printer{w: stdout, format: formatTable}, stderr: stderr}
 	root := p.command()
+	p.markStart(root)
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)
@@ -54,12 +55,8 @@ func (p *program) command() *cobra.Command {
 		Long:          rootHelp,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
-			if err := p.out.check(); err != nil {
-				return err
-			}
-			p.started = true
-			return nil
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			return p.out.check()
 		},
 	}
 	root.PersistentFlags().VarP(&p.out.format, "output", "o", "table for people, json for programs")
@@ -73,9 +70,24 @@ func (p *program) command() *cobra.Command {
 	return asGroup(root)
 }
 
+// markStart notes when a command of the tree begins. What cobra finds wrong before
+// that is a mistake in the command line.
+func (p *program) markStart(cmd *cobra.Command) {
+	if begin := cmd.RunE; begin != nil {
+		cmd.RunE = func(cmd *cobra.Command, args []string) error {
+			p.started = true
+			return begin(cmd, args)
+		}
+	}
+	for _, sub := range cmd.Commands() {
+		p.markStart(sub)
+	}
+}
+
 // asGroup makes a command that only holds others: alone it shows its help, and a
 // word that it does not know is a mistake rather than an argument.
 func asGroup(group *cobra.Command) *cobra.Command {
+	group.SuggestionsMinimumDistance = 2 // cobra's own for the root
 	group.Args = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
 			return nil
