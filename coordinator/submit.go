@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/decree-tx/decree/fsm/txn"
@@ -197,10 +198,8 @@ func (c *Coordinator) checkTimeout(d *time.Duration, most time.Duration) error {
 	return nil
 }
 
-// clip bounds what comes from outside and is replicated.
+// clip bounds what comes from outside and is replicated, and keeps it the UTF-8
+// that the wire requires where the cut goes through a character.
 func clip(s string) string {
-	if len(s) > txn.MaxReasonDetail {
-		return s[:txn.MaxReasonDetail]
-	}
-	return s
+	return strings.ToValidUTF8(s[:min(len(s), txn.MaxReasonDetail)], "")
 }
