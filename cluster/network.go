@@ -1,0 +1,100 @@
+package cluster
+
+import (
+	"context"
+	"net"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+)
+
+// Network is how a node listens and dials. It is where TLS goes, around the whole
+// connection, and where tests cut links. Both methods are called concurrently.
+type Network interface {
+	Listen(address string) (net.Listener, error)
+	Dial(ctx context.Context, address string) (net.Conn, error)
+}
+
+type tcp struct{}
+
+func (tcp) Listen(address string) (net.Listener, error) { return net.Listen("tcp", address) }
+
+func (tcp) Dial(ctx context.Context, address string) (net.Conn, error) {
+	var d net.Dialer
+	return d.DialContext(ctx, "tcp", address)
+}
+
+const (
+	// maxPool is how many idle connections Raft keeps to a peer: one replicates,
+	// one heartbeats, one votes.
+	maxPool = 3
+	// maxRPCsInFlight is 1 because pipelined replication can deadlock. After a
+	// follower has refused one append, the goroutine that sends and the one that
+	// decodes wait for each other; heartbeats go on, so nothing heals it (upstream
+	// #612). One in flight also cures the tail latency of a loaded leader.
+	maxRPCsInFlight = 1
+)
+
+// transport is Raft's network transport without its heartbeat path.
+//
+// NetworkTransport hands heartbeats to a handler on the connection's own
+// goroutine. There they raise the term while the main loop, still a leader in its
+// own eyes, waits for the next entry, which it then logs under the term of the new
+// leader: two different entries with the same term and index, and state machines
+// that differ (upstream #695). Without a handler heartbeats take their turn in the
+// main loop like every other message.
+type transport struct {
+	*raft.NetworkTransport
+}
+
+// SetHeartbeatHandler drops the handler; see [transport].
+func (transport) SetHeartbeatHandler(func(raft.RPC)) {}
+
+func newTransport(p *port, timeout time.Duration, log hclog.Logger) transport {
+	return transport{newNetworkTransport(p, maxRPCsInFlight, timeout, log)}
+}
+
+// newNetworkTransport is the bare transport. It takes the number in flight so that
+// tests can show what upstream #612 does.
+func newNetworkTransport(p *port, inFlight int, timeout time.Duration, log hclog.Logger) *raft.NetworkTransport {
+	return raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream:          p.openStreams(),
+		Logger:          log,
+		MaxPool:         maxPool,
+		MaxRPCsInFlight: inFlight,
+		Timeout:         timeout,
+	})
+}
+
+// streamLayer is the port as Raft's transport sees it.
+type streamLayer struct {
+	port     *port
+	accepted <-chan net.Conn
+}
+
+func (s streamLayer) Accept() (net.Conn, error) {
+	select {
+	case c := <-s.accepted:
+		return c, nil
+	case <-s.port.ctx.Done():
+		return nil, net.ErrClosed
+	}
+}
+
+// Close closes the whole port: the transport is the last to need it.
+func (s streamLayer) Close() error { return s.port.close() }
+
+func (s streamLayer) Addr() net.Addr { return s.port.advertise }
+
+func (s streamLayer) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(s.port.ctx, timeout)
+	defer cancel()
+	return s.port.dial(ctx, string(address), kindRaft)
+}
+
+// address is a net.Addr that says what the others dial.
+type address string
+
+func (address) Network() string  { return "decree" }
+func (a address) String() string { return string(a) }

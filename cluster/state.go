@@ -1,0 +1,78 @@
+package cluster
+
+import (
+	"io"
+	"slices"
+	"sync"
+
+	"github.com/hashicorp/raft"
+)
+
+// state stands between Raft and the state machine. It notes which configuration
+// is committed, which Raft does not tell: its GetConfiguration answers with the
+// latest, which may yet be taken back.
+type state struct {
+	inner raft.FSM
+	batch raft.BatchingFSM // inner, if it takes batches
+	disk  *disk
+
+	mu        sync.Mutex
+	committed raft.Configuration // guarded by mu
+	index     uint64             // guarded by mu: of committed
+}
+
+func newState(inner raft.FSM, d *disk) *state {
+	s := &state{inner: inner, disk: d}
+	s.batch, _ = inner.(raft.BatchingFSM)
+	return s
+}
+
+// Apply is not called by Raft, which prefers ApplyBatch.
+func (s *state) Apply(l *raft.Log) any { return s.ApplyBatch([]*raft.Log{l})[0] }
+
+// ApplyBatch hands entries on. Configuration entries reach a state machine that
+// takes batches, and only that.
+func (s *state) ApplyBatch(ls []*raft.Log) []any {
+	for _, l := range ls {
+		if l.Type == raft.LogConfiguration {
+			s.note(raft.DecodeConfiguration(l.Data), l.Index)
+		}
+	}
+	if s.batch != nil {
+		return s.batch.ApplyBatch(ls)
+	}
+	answers := make([]any, len(ls))
+	for i, l := range ls {
+		if l.Type == raft.LogCommand {
+			answers[i] = s.inner.Apply(l)
+		}
+	}
+	return answers
+}
+
+func (s *state) Snapshot() (raft.FSMSnapshot, error) { return s.inner.Snapshot() }
+
+// Restore takes the configuration from the snapshot that is being restored: the
+// newest one.
+func (s *state) Restore(r io.ReadCloser) error {
+	if err := s.inner.Restore(r); err != nil {
+		return err
+	}
+	s.note(s.disk.snapshotMembers())
+	return nil
+}
+
+func (s *state) note(c raft.Configuration, index uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if index > s.index {
+		s.committed, s.index = c, index
+	}
+}
+
+// committedHas reports whether a node is in the committed configuration.
+func (s *state) committedHas(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.committed.Servers, func(m raft.Server) bool { return string(m.ID) == id })
+}
