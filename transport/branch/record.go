@@ -186,14 +186,15 @@ func (r record) because(otherwise string) string {
 	return otherwise
 }
 
-// answer is what the books say, if they know. A branch that was not known is
-// closed with that answer: a prepare which is still on its way is refused
-// (rule R8), so that the answer stays true. Before the horizon it is refused
-// anyway.
+// answer is what the books say, if they know. A branch that was not known, or was
+// read-only and is now aborted, is closed with that answer: a prepare which is
+// still on its way is refused (rule R8), so that the answer stays true. An unknown
+// one from before the horizon is refused anyway.
 func (how ending) answer(e *entry, m message) (answer error, known bool, err error) {
 	expired := e.fence.expired(m.id)
 	answer, known = how.known(e.record, expired)
-	if known && e.record.State == stateUnknown && !expired {
+	switch was := e.record.State; {
+	case was == stateUnknown && !expired, was == stateReadOnly && how.state == stateAborted:
 		err = e.put(record{State: stateAborted, Reason: how.tombstone})
 	}
 	return answer, known, err

@@ -1,0 +1,200 @@
+package transport
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/decree-tx/decree/cluster"
+	"github.com/decree-tx/decree/coordinator"
+)
+
+const (
+	// maxHops is how often a call may be passed on. The node it was first sent to
+	// knows who leads or finds out; one that it was passed to in error says so,
+	// and never passes it on, so that two nodes which mistake each other for the
+	// leader don't play ping-pong.
+	maxHops = 1
+
+	// answerMargin is how long before the client's deadline this node answers with
+	// what is known by then: "committed, not yet delivered" is worth nothing after
+	// it. A network round trip and some scheduling fit in.
+	answerMargin = 50 * time.Millisecond
+	// answerShare bounds the margin to that part of a short deadline.
+	answerShare = 8
+
+	// callBudget bounds a call whose client set no deadline, beside the time that
+	// its transaction may take: several failovers.
+	callBudget = 10 * time.Second
+
+	// joinBudget bounds AddNode in its place: the new node first catches up.
+	joinBudget = 2 * time.Minute
+
+	// retryBase and retryCap bound the pause between two attempts, full jitter. A
+	// change of leader ends it early.
+	retryBase = 20 * time.Millisecond
+	retryCap  = 250 * time.Millisecond
+)
+
+// errand is one call that only the leader can carry out.
+type errand[A any] struct {
+	txid   string        // for errors; empty where the call is not about a transaction
+	budget time.Duration // bounds the call when its client did not
+	once   bool          // it must not be repeated where it may have been carried out
+
+	// local carries it out here, remote at the leader. Both are idempotent unless
+	// once is set.
+	local  func(ctx context.Context) (A, error)
+	remote func(ctx context.Context, conn *grpc.ClientConn) (A, error)
+	// settled answers from the state that is applied here, when time is up; nil
+	// where there is nothing to look for. What a node shows as decided is final.
+	settled func() (A, bool)
+
+	ran bool // an attempt without an answer may have been carried out
+}
+
+// route has the leader carry out an errand: here, or where the leader is. While
+// there is none, or an attempt ends without a definite answer, it waits for a
+// change and tries again, until the client's time is up. The error is a status.
+//
+// A call that another node passed on is tried once and here only: that node
+// waits and repeats it.
+func route[A any](ctx context.Context, s *Server, e *errand[A]) (A, error) {
+	answer, err := func() (A, error) {
+		if err := s.enter(); err != nil {
+			var none A
+			return none, err
+		}
+		defer s.leave()
+		ctx, cancel := bound(ctx, e.budget)
+		defer cancel()
+		if hops(ctx) > 0 {
+			return direct(ctx, s, e)
+		}
+		return pursue(ctx, s, e)
+	}()
+	return answer, refuse(err, e.txid)
+}
+
+// direct carries out an errand that was passed on to this node.
+func direct[A any](ctx context.Context, s *Server, e *errand[A]) (A, error) {
+	if hops(ctx) > maxHops || !s.cfg.Coordinator.Leads() {
+		var none A
+		return none, fmt.Errorf("%w, and does not pass on what was passed on to it", coordinator.ErrNotLeader)
+	}
+	return e.local(ctx)
+}
+
+func pursue[A any](ctx context.Context, s *Server, e *errand[A]) (A, error) {
+	var none A
+	for n := 0; ; n++ {
+		now := s.observer.view() // before the attempt, so that no change is missed after it
+		answer, err := try(ctx, s, e, now)
+		if err == nil {
+			return answer, nil
+		}
+		f, after := judge(err)
+		switch {
+		case f == answered:
+			return none, err
+		case f == mayHaveRun:
+			e.ran = true
+			if e.once {
+				return none, unknownOutcome(err)
+			}
+		case reasonOf(err) == reasonBusy && !e.ran:
+			return none, err // the client's to wait: it knows what else it has to do
+		}
+		if !pause(ctx, n, after, now.changed) {
+			return giveUp(ctx, e, err)
+		}
+	}
+}
+
+// try makes one attempt, where the leader is believed to be.
+func try[A any](ctx context.Context, s *Server, e *errand[A], now leadership) (A, error) {
+	var none A
+	switch {
+	case s.cfg.Coordinator.Leads():
+		return e.local(ctx)
+	case now.leader == (cluster.Peer{}):
+		return none, fmt.Errorf("%w, and knows of no leader", coordinator.ErrNotLeader)
+	case now.leader.ID == s.observer.self:
+		return none, fmt.Errorf("%w yet", coordinator.ErrNotLeader)
+	}
+	conn, err := s.link.connect(ctx, now.leader)
+	if err != nil {
+		return none, err
+	}
+	ctx, cut := context.WithCancelCause(ctx)
+	defer cut(nil)
+	defer context.AfterFunc(now.reign, func() { cut(errDeposed) })()
+	return e.remote(metadata.AppendToOutgoingContext(ctx, metadataHop, "1"), conn)
+}
+
+// pause waits before attempt n+1, or until who leads has changed; false when ctx
+// ends first.
+func pause(ctx context.Context, n int, atLeast time.Duration, changed <-chan struct{}) bool {
+	ceiling := min(retryCap, retryBase<<min(n, 10)) // past ten doublings the cap holds
+	timer := time.NewTimer(min(atLeast, retryCap) + rand.N(ceiling))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-changed:
+	case <-ctx.Done():
+	}
+	return ctx.Err() == nil
+}
+
+// giveUp answers when time is up.
+func giveUp[A any](ctx context.Context, e *errand[A], last error) (A, error) {
+	var none A
+	if e.settled != nil {
+		if answer, ok := e.settled(); ok {
+			return answer, nil
+		}
+	}
+	switch {
+	case e.ran:
+		return none, unknownOutcome(last)
+	case reasonOf(last) == reasonBusy:
+		return none, last
+	default:
+		return none, fmt.Errorf("%w: no leader could be reached in time: %s", coordinator.ErrNotLeader, message(last))
+	}
+}
+
+// unknownOutcome keeps the words of an attempt's error and nothing else: its
+// class is that of one attempt and not of the call.
+func unknownOutcome(last error) error {
+	return fmt.Errorf("%w: %s", coordinator.ErrOutcomeUnknown, message(last))
+}
+
+// bound ends ctx a little before the client's deadline, or after budget where it
+// has none.
+func bound(ctx context.Context, budget time.Duration) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return context.WithTimeout(ctx, budget)
+	}
+	margin := min(answerMargin, max(0, time.Until(deadline)/answerShare))
+	return context.WithDeadline(ctx, deadline.Add(-margin))
+}
+
+// hops is how often a call was passed on before it came here.
+func hops(ctx context.Context) int {
+	md, ok := metadata.FromIncomingContext(ctx)
+	if !ok || len(md.Get(metadataHop)) == 0 {
+		return 0
+	}
+	n, err := strconv.Atoi(md.Get(metadataHop)[0])
+	if err != nil || n < 0 {
+		return maxHops + 1 // no node of ours sent that
+	}
+	return n
+}

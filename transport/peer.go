@@ -1,0 +1,164 @@
+package transport
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/decree-tx/decree/cluster"
+)
+
+const (
+	// helloTimeout bounds asking a peer for its API address: a round trip.
+	helloTimeout = time.Second
+	// helloPause is the time between two such questions while the peer can't be
+	// reached, whatever the number of calls that wait for it.
+	helloPause = 250 * time.Millisecond
+	// peerReconnectCap is short, because a call waits for it.
+	peerReconnectCap = 500 * time.Millisecond
+	// peerPingAfter and peerPingTimeout find a dead connection to the leader. A new
+	// leader is noticed sooner; this is for a link that is cut in one direction.
+	peerPingAfter   = 10 * time.Second
+	peerPingTimeout = 3 * time.Second
+)
+
+// peerLink is the one connection to the leader's API. It is kept for as long as
+// that node leads.
+type peerLink struct {
+	node Node // set once
+	max  int  // bytes of a message; set once
+
+	turn chan struct{} // holds a token while someone looks at what follows
+
+	leader  cluster.Peer
+	address string // its API's
+	conn    *grpc.ClientConn
+	asked   time.Time // when it was last asked for the address
+	err     error     // of that
+
+	closing sync.Once
+	closed  chan struct{}
+}
+
+func newPeerLink(node Node, maxBytes int) *peerLink {
+	return &peerLink{node: node, max: maxBytes, turn: make(chan struct{}, 1), closed: make(chan struct{})}
+}
+
+// connect returns a connection that is up. Its errors wrap errUnreachable: nothing
+// was sent.
+func (p *peerLink) connect(ctx context.Context, leader cluster.Peer) (*grpc.ClientConn, error) {
+	conn, err := p.to(ctx, leader)
+	if err == nil {
+		err = ready(ctx, conn)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s at %s: %w", errUnreachable, leader.ID, leader.RaftAddress, err)
+	}
+	return conn, nil
+}
+
+// to returns the connection to a leader, made anew when the leader is another one
+// or serves at another address than before.
+func (p *peerLink) to(ctx context.Context, leader cluster.Peer) (*grpc.ClientConn, error) {
+	select {
+	case p.turn <- struct{}{}:
+		defer func() { <-p.turn }()
+	case <-p.closed:
+		return nil, errStopping
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if p.isClosed() {
+		return nil, errStopping
+	}
+	if p.leader == leader && !p.stale() {
+		return p.conn, p.err
+	}
+	p.ask(ctx, leader)
+	return p.conn, p.err
+}
+
+// stale reports whether the address should be asked for again.
+func (p *peerLink) stale() bool {
+	broken := p.conn == nil || p.conn.GetState() == connectivity.TransientFailure
+	return broken && time.Since(p.asked) > helloPause
+}
+
+// ask learns the address and connects to it. What it learns serves all callers,
+// so one that goes away must not spoil it.
+func (p *peerLink) ask(ctx context.Context, leader cluster.Peer) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), helloTimeout)
+	defer cancel()
+	address, err := p.node.APIAddress(ctx, leader.RaftAddress)
+	if err == nil && address == "" {
+		err = fmt.Errorf("node %s does not tell its API address", leader.ID)
+	}
+	if p.conn != nil && (err != nil || address != p.address || leader != p.leader) {
+		p.conn.Close() //nolint:errcheck,gosec // its calls fail, and are sent again
+		p.conn = nil
+	}
+	p.leader, p.address, p.asked, p.err = leader, address, time.Now(), err
+	if err == nil && p.conn == nil {
+		p.conn, p.err = p.dial(address)
+	}
+}
+
+func (p *peerLink) dial(address string) (*grpc.ClientConn, error) {
+	reconnect := backoff.DefaultConfig
+	reconnect.BaseDelay = 50 * time.Millisecond
+	reconnect.MaxDelay = peerReconnectCap
+	return grpc.NewClient("passthrough:///"+address,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: helloTimeout}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: peerPingAfter, Timeout: peerPingTimeout}),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(p.max), grpc.MaxCallSendMsgSize(p.max)),
+		grpc.WithDisableRetry(), // the calls are repeated where they were received
+		grpc.WithDisableServiceConfig(),
+	)
+}
+
+func (p *peerLink) isClosed() bool {
+	select {
+	case <-p.closed:
+		return true
+	default:
+		return false
+	}
+}
+
+// close ends the connection; calls over it fail.
+func (p *peerLink) close() {
+	p.closing.Do(func() { close(p.closed) })
+	p.turn <- struct{}{}
+	defer func() { <-p.turn }()
+	if p.conn != nil {
+		p.conn.Close() //nolint:errcheck,gosec // nothing is left to be told
+		p.conn = nil
+	}
+}
+
+// ready waits until the connection is up, and fails as soon as an attempt to
+// connect has.
+func ready(ctx context.Context, conn *grpc.ClientConn) error {
+	for {
+		state := conn.GetState()
+		switch state {
+		case connectivity.Ready:
+			return nil
+		case connectivity.TransientFailure, connectivity.Shutdown:
+			return fmt.Errorf("connection is in state %s", state)
+		case connectivity.Idle:
+			conn.Connect()
+		}
+		if !conn.WaitForStateChange(ctx, state) {
+			return ctx.Err()
+		}
+	}
+}
