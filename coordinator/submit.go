@@ -17,12 +17,12 @@ import (
 // the decision the error wraps ErrOutcomeUnknown and the transaction goes on;
 // when it ends between decision and delivery the Result says so.
 func (c *Coordinator) Submit(ctx context.Context, s Submission) (Result, error) {
+	t := c.current()
+	if t == nil { // before the checks, which a follower's older state could fail
+		return Result{}, ErrNotLeader
+	}
 	if err := c.checkSubmission(&s); err != nil {
 		return Result{}, err
-	}
-	t := c.current()
-	if t == nil {
-		return Result{}, ErrNotLeader
 	}
 	stage := txn.Stage{ID: s.ID, Branches: s.Branches, Timeout: s.Timeout}
 	d, known, err := t.admit(stage)
@@ -38,12 +38,12 @@ func (c *Coordinator) Submit(ctx context.Context, s Submission) (Result, error) 
 // Begin opens an interactive transaction and returns once it is replicated.
 // Timeout covers it from here to its decision; 0 means Config.DefaultTimeout.
 func (c *Coordinator) Begin(ctx context.Context, id txn.TxID, timeout time.Duration) (*txn.Transaction, error) {
-	if err := c.checkTimeout(&timeout, c.cfg.MaxInteractiveTimeout); err != nil {
-		return nil, err
-	}
 	t := c.current()
 	if t == nil {
 		return nil, ErrNotLeader
+	}
+	if err := c.checkTimeout(&timeout, c.cfg.MaxInteractiveTimeout); err != nil {
+		return nil, err
 	}
 	d, known, err := t.admit(txn.Stage{ID: id, Interactive: true, Timeout: timeout})
 	switch {
@@ -59,12 +59,12 @@ func (c *Coordinator) Begin(ctx context.Context, id txn.TxID, timeout time.Durat
 // replicated; Transaction.Branch tells the branch's number. Enlisting the same
 // content again changes nothing.
 func (c *Coordinator) Enlist(ctx context.Context, id txn.TxID, b txn.Branch) (*txn.Transaction, error) {
-	if err := c.checkBranch(b); err != nil {
-		return nil, err
-	}
 	t := c.current()
 	if t == nil {
 		return nil, ErrNotLeader
+	}
+	if err := c.checkBranch(b); err != nil {
+		return nil, err
 	}
 	d, known, err := t.find(id)
 	switch {

@@ -1,0 +1,508 @@
+package node
+
+// Three whole nodes in one process, over links that can be cut, with fakes for
+// participants: what a client and a participant see of failovers, in real time
+// and over the real Raft. The fakes hold every call to the contract; a branch
+// that takes effect twice or is told both decisions fails its test.
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+
+	"github.com/decree-tx/decree/cluster"
+	"github.com/decree-tx/decree/cluster/clustertest"
+	"github.com/decree-tx/decree/coordinator"
+	"github.com/decree-tx/decree/fsm"
+	"github.com/decree-tx/decree/fsm/txn"
+	"github.com/decree-tx/decree/participants"
+	"github.com/decree-tx/decree/participants/participanttest"
+)
+
+// patience bounds waits for events; nothing is measured by it.
+const patience = time.Minute
+
+// trio is three nodes that share two fakes.
+type trio struct {
+	t     *testing.T
+	net   *clustertest.Cluster
+	fakes participanttest.Fakes
+	wall  func(id string) func() time.Time
+
+	mu    sync.Mutex
+	nodes map[string]*Node
+}
+
+func newTrio(t *testing.T, configure func(*trio)) *trio {
+	t.Helper()
+	x := &trio{t: t, nodes: map[string]*Node{}, fakes: participanttest.Fakes{
+		"a": participanttest.NewFake(), "b": participanttest.NewFake(),
+	}}
+	if configure != nil {
+		configure(x)
+	}
+	x.net = clustertest.Prepare(t, clustertest.Options{
+		FSM: func(string) raft.FSM { return nil }, // the node brings its own
+		Configure: func(c *cluster.Config) {
+			c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLease = 200*time.Millisecond, 200*time.Millisecond, 100*time.Millisecond
+		},
+	})
+	t.Cleanup(x.close)
+	var starts sync.WaitGroup
+	for _, id := range x.net.IDs() {
+		starts.Go(func() { x.start(id) })
+	}
+	starts.Wait()
+	leader := x.leader(nil)
+	for name := range x.fakes {
+		r := participants.Registration{Name: name, Driver: "fake", Config: []byte("{}")}
+		if _, err := leader.PutParticipant(x.ctx(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return x
+}
+
+func (x *trio) ctx() context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	x.t.Cleanup(cancel)
+	return ctx
+}
+
+func (x *trio) start(id string) *Node {
+	cfg := Config{
+		Cluster: x.net.Config(id),
+		Drivers: participants.Drivers{"fake": x.fakes},
+		Logger:  hclog.New(&hclog.LoggerOptions{Level: hclog.Off}),
+		Coordinator: coordinator.Config{
+			DeliveryTimeout: time.Second, BackoffCap: 200 * time.Millisecond, ScanInterval: 200 * time.Millisecond,
+		},
+	}
+	if x.wall != nil {
+		cfg.Wall = x.wall(id)
+	}
+	n, err := Open(x.ctx(), cfg)
+	if err != nil {
+		x.t.Errorf("open %s: %v", id, err)
+		return nil
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.nodes[id] = n
+	return n
+}
+
+func (x *trio) stop(id string) {
+	x.mu.Lock()
+	n := x.nodes[id]
+	delete(x.nodes, id)
+	x.mu.Unlock()
+	if n == nil {
+		return
+	}
+	if err := n.Close(x.ctx()); err != nil {
+		x.t.Errorf("close %s: %v", id, err)
+	}
+}
+
+func (x *trio) close() {
+	x.net.Network.Heal()
+	for _, id := range x.net.IDs() {
+		x.stop(id)
+	}
+	for _, f := range x.fakes {
+		f.Verify(x.t)
+		if err := f.Close(); err != nil {
+			x.t.Error(err)
+		}
+	}
+}
+
+func (x *trio) all() []*Node {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	var all []*Node
+	for _, n := range x.nodes {
+		all = append(all, n)
+	}
+	return all
+}
+
+// leader waits until a node other than except drives transactions.
+func (x *trio) leader(except *Node) *Node {
+	x.t.Helper()
+	var found *Node
+	x.await("a leader", func() bool {
+		for _, n := range x.all() {
+			if n != except && n.Coordinator.Leads() {
+				found = n
+				return true
+			}
+		}
+		return false
+	})
+	return found
+}
+
+// await polls for what no event announces.
+func (x *trio) await(what string, holds func() bool) {
+	x.t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	ctx := x.ctx()
+	for !holds() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			x.t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+// submit runs a transaction at whoever leads, until its outcome is known: what
+// the SDK does.
+func (x *trio) submit(s coordinator.Submission) coordinator.Result {
+	x.t.Helper()
+	ctx := x.ctx()
+	for ctx.Err() == nil {
+		for _, n := range x.all() {
+			r, err := n.Coordinator.Submit(ctx, s)
+			switch {
+			case err == nil:
+				return r
+			case !errors.Is(err, coordinator.ErrNotLeader) && !errors.Is(err, coordinator.ErrOutcomeUnknown):
+				x.t.Fatalf("submit: %v", err)
+			}
+		}
+	}
+	x.t.Fatal("no outcome")
+	return coordinator.Result{}
+}
+
+// sameOutcome waits until every node has finished the transaction, and checks
+// that all tell the same of it (R1).
+func (x *trio) sameOutcome(id txn.TxID) *txn.Transaction {
+	x.t.Helper()
+	var first *txn.Transaction
+	for _, n := range x.all() {
+		x.await("the end everywhere", func() bool {
+			tx, ok := n.Machine.Transaction(id)
+			return ok && tx.State.Finished()
+		})
+		tx, _ := n.Machine.Transaction(id)
+		if first == nil {
+			first = tx
+		}
+		if tx.State != first.State || tx.Decided != first.Decided {
+			x.t.Errorf("%s decided at %+v, elsewhere %s at %+v", tx.State, tx.Decided, first.State, first.Decided)
+		}
+	}
+	return first
+}
+
+func newID() txn.TxID { return txn.TxID(uuid.Must(uuid.NewV7())) }
+
+func transfer(id txn.TxID) coordinator.Submission {
+	return coordinator.Submission{ID: id, Timeout: patience, Branches: []txn.Branch{
+		txn.NewBranch("a", []byte("take")), txn.NewBranch("b", []byte("give")),
+	}}
+}
+
+// R3, R5, R13: the leader is cut off at each step; its client learns no outcome
+// that does not stand, another leader goes on, and the old one changes nothing
+// when the links heal.
+func TestLeaderIsCutOff(t *testing.T) {
+	for _, step := range []struct {
+		name string
+		op   participanttest.Op
+		want txn.Decision
+	}{
+		{"while a branch prepares", participanttest.Prepare, txn.Commit},
+		{"while a branch commits", participanttest.Commit, txn.Commit},
+	} {
+		t.Run(step.name, func(t *testing.T) {
+			x := newTrio(t, nil)
+			id := newID()
+			release := make(chan struct{})
+			x.fakes["b"].Script(step.op, id, participanttest.Answer{Hold: release})
+			old := x.leader(nil)
+			told := make(chan error, 1)
+			go func() {
+				r, err := old.Coordinator.Submit(x.ctx(), transfer(id))
+				if err == nil && r.Decision() != step.want {
+					err = fmt.Errorf("told %s", r.Decision())
+				}
+				told <- err
+			}()
+			if err := x.fakes["b"].Await(x.ctx(), step.op, id, 1); err != nil {
+				t.Fatal(err)
+			}
+			x.net.Isolate(old.cfg.Cluster.ID)
+			x.leader(old)
+			close(release)
+			if err := <-told; err != nil && !errors.Is(err, coordinator.ErrOutcomeUnknown) {
+				t.Errorf("the cut off leader's client: %v", err)
+			}
+			if r := x.submit(transfer(id)); r.Decision() != step.want {
+				t.Errorf("the new leader says %s, %s", r.Decision(), r.Transaction.Reason)
+			}
+			x.net.Network.Heal()
+			x.sameOutcome(id)
+			x.effects(id, 1)
+		})
+	}
+}
+
+// effects checks how often both branches took effect.
+func (x *trio) effects(id txn.TxID, want int) {
+	x.t.Helper()
+	cluster := x.all()[0].Machine.ClusterID()
+	for i, name := range []string{"a", "b"} {
+		b := participants.Branch{Cluster: cluster, TxID: id, Number: i + 1}
+		if got := x.fakes[name].Effects(b); got != want {
+			x.t.Errorf("%s took effect %d times, want %d", name, got, want)
+		}
+		if s := x.fakes[name].State(b); s == participants.StatusPrepared {
+			x.t.Errorf("%s still holds the branch", name)
+		}
+	}
+}
+
+// Links fail one after the other, in both directions and in one, while clients go
+// on: every txid gets one outcome, the same on all nodes, and takes effect once or
+// not at all.
+func TestLinksComeAndGo(t *testing.T) {
+	x := newTrio(t, nil)
+	var ids []txn.TxID
+	var mu sync.Mutex
+	var stop atomic.Bool
+	var clients sync.WaitGroup
+	for range 4 {
+		clients.Go(func() {
+			for !stop.Load() {
+				id := newID()
+				x.submit(transfer(id))
+				mu.Lock()
+				ids = append(ids, id)
+				mu.Unlock()
+			}
+		})
+	}
+	for round := range 6 {
+		old := x.leader(nil)
+		self := old.cfg.Cluster.ID
+		if round%2 == 0 {
+			x.net.Isolate(self)
+		} else {
+			for _, id := range x.net.IDs() { // it hears the others, and cannot reach them
+				if id != self {
+					x.net.Network.Cut(self, id)
+				}
+			}
+		}
+		x.leader(old)
+		x.net.Network.Heal()
+	}
+	stop.Store(true)
+	clients.Wait()
+	for _, id := range ids {
+		tx := x.sameOutcome(id)
+		want := 0
+		if tx.Decision() == txn.Commit {
+			want = 1
+		}
+		x.effects(id, want)
+	}
+	t.Logf("%d transactions through 6 failovers", len(ids))
+}
+
+// The design's budget in section 3: a committed transaction costs one staging, one
+// decision, and a share of one receipt entry; and concurrent ones share entries.
+func TestLogEntriesPerTransaction(t *testing.T) {
+	x := newTrio(t, nil)
+	leader := x.leader(nil)
+	settle := func() uint64 {
+		x.await("all receipts", func() bool { return leader.Machine.Stats().Unfinished == 0 })
+		return leader.Machine.Stats().Entries
+	}
+	before := settle()
+	const alone = 50
+	for range alone {
+		x.submit(transfer(newID()))
+	}
+	perTx := float64(settle()-before) / alone
+	t.Logf("one client: %.2f entries a transaction", perTx)
+	if perTx > 3 {
+		t.Errorf("one client: %.2f entries a transaction, at most staging + decision + one receipt", perTx)
+	}
+
+	before = settle()
+	const clients, each = 64, 20
+	var wg sync.WaitGroup
+	for range clients {
+		wg.Go(func() {
+			for range each {
+				x.submit(transfer(newID()))
+			}
+		})
+	}
+	wg.Wait()
+	perTx = float64(settle()-before) / (clients * each)
+	t.Logf("%d clients: %.3f entries a transaction", clients, perTx)
+	if perTx >= 1 {
+		t.Errorf("%d clients: %.2f entries a transaction; they do not share", clients, perTx)
+	}
+}
+
+// A restarted node, and one that was behind, come to the same state.
+func TestRestart(t *testing.T) {
+	x := newTrio(t, nil)
+	follower := x.follower()
+	x.stop(follower)
+	var ids []txn.TxID
+	for range 20 {
+		ids = append(ids, newID())
+		x.submit(transfer(ids[len(ids)-1]))
+	}
+	x.start(follower)
+	for _, id := range ids {
+		x.sameOutcome(id)
+	}
+	for _, id := range x.net.IDs() {
+		x.stop(id)
+		x.start(id)
+	}
+	for _, id := range ids {
+		if r := x.submit(transfer(id)); r.Decision() != txn.Commit { // R11: answered, not run again
+			t.Errorf("%s after the restarts", r.Decision())
+		}
+		x.effects(id, 1)
+	}
+}
+
+func (x *trio) follower() string {
+	leader := x.leader(nil)
+	for _, id := range x.net.IDs() {
+		if id != leader.cfg.Cluster.ID {
+			return id
+		}
+	}
+	panic("a cluster of one")
+}
+
+// R11: wall clocks that are an hour off, either way, move cluster time at most
+// forward, and neither expire nor abort what is under way in another epoch.
+func TestWallClocksAreWrong(t *testing.T) {
+	for _, off := range []time.Duration{time.Hour, -time.Hour} {
+		t.Run(off.String(), func(t *testing.T) {
+			wrong := map[string]time.Duration{}
+			var mu sync.Mutex
+			x := newTrio(t, func(x *trio) {
+				x.wall = func(id string) func() time.Time {
+					return func() time.Time {
+						mu.Lock()
+						defer mu.Unlock()
+						return time.Now().Add(wrong[id])
+					}
+				}
+			})
+			first := x.leader(nil)
+			mu.Lock()
+			for _, id := range x.net.IDs() {
+				if id != first.cfg.Cluster.ID {
+					wrong[id] = off
+				}
+			}
+			mu.Unlock()
+			before := first.Machine.Cluster().Now
+			x.submit(transfer(newID()))
+			if err := first.Cluster.TransferLeadership(x.ctx(), ""); err != nil {
+				t.Fatal(err)
+			}
+			x.leader(first)
+			id := newID()
+			if r := x.submit(transfer(id)); r.Decision() != txn.Commit {
+				t.Errorf("%s: %s", r.Decision(), r.Transaction.Reason)
+			}
+			tx := x.sameOutcome(id)
+			if tx.Decided.At < before {
+				t.Errorf("cluster time went back by %s", before.Sub(tx.Decided.At))
+			}
+		})
+	}
+}
+
+// What the registry refuses, and that it leaves nothing behind.
+func TestRegistry(t *testing.T) {
+	x := newTrio(t, nil)
+	leader := x.leader(nil)
+	id := newID()
+	x.fakes["a"].Script(participanttest.Commit, id, participanttest.Answer{Hold: make(chan struct{}), Stay: true})
+	s := transfer(id)
+	s.Wait = coordinator.WaitDecision
+	x.submit(s)
+	if err := leader.DeleteParticipant(x.ctx(), "a"); !errors.Is(err, fsm.ErrParticipantInUse) {
+		t.Errorf("delete with a branch pending: %v", err)
+	}
+	if err := leader.DeleteParticipant(x.ctx(), "nobody"); !errors.Is(err, coordinator.ErrUnknownParticipant) {
+		t.Errorf("delete of nobody: %v", err)
+	}
+	for _, n := range x.all() {
+		if n == leader {
+			continue
+		}
+		if _, err := n.PutParticipant(x.ctx(), participants.Registration{Name: "c", Driver: "fake", Config: []byte("{}")}); !errors.Is(err, coordinator.ErrNotLeader) {
+			t.Errorf("put at a follower: %v", err)
+		}
+	}
+	x.fakes["a"].Unscript(participanttest.Commit, id)
+	x.sameOutcome(id)
+	if err := leader.DeleteParticipant(x.ctx(), "a"); err != nil {
+		t.Errorf("delete of an idle one: %v", err)
+	}
+	if _, err := leader.Coordinator.Submit(x.ctx(), transfer(newID())); !errors.Is(err, coordinator.ErrUnknownParticipant) {
+		t.Errorf("submit to a deleted one: %v", err)
+	}
+}
+
+// R11: what is older than the retention is forgotten, refused as expired, and the
+// room is bounded.
+func TestRetention(t *testing.T) {
+	x := newTrio(t, nil)
+	leader := x.leader(nil)
+	for range 10 {
+		x.submit(transfer(newID()))
+	}
+	x.await("all receipts", func() bool { return leader.Machine.Stats().Unfinished == 0 })
+	now := leader.writer.Now()
+	if h := leader.horizon(now); h != now.Add(-24*time.Hour) {
+		t.Errorf("the horizon lies %s back", now.Sub(h))
+	}
+	leader.cfg.MaxRetained = 4
+	if h := leader.horizon(now); h != now.Add(-max(24*time.Hour*4/10, MinRetention)) {
+		t.Errorf("with too many kept, the horizon lies %s back", now.Sub(h))
+	}
+
+	old := newID()
+	binary.BigEndian.PutUint64(old[:8], uint64(time.Now().Add(-time.Hour).UnixMilli())<<16|0x7000)
+	x.submit(transfer(old))
+	x.await("all receipts", func() bool { return leader.Machine.Stats().Unfinished == 0 })
+	leader.cfg.Retention = MinRetention // finished now, so it stays, though its id is expired
+	if n := leader.collect(x.ctx(), leader.writer.epoch()); n != 0 {
+		t.Errorf("forgot %d transactions that finished a moment ago", n)
+	}
+	late := newID()
+	binary.BigEndian.PutUint64(late[:8], uint64(time.Now().Add(-time.Hour).UnixMilli())<<16|0x7000)
+	if _, err := leader.Coordinator.Submit(x.ctx(), transfer(late)); !errors.Is(err, txn.ErrExpired) {
+		t.Errorf("an expired id: %v", err)
+	}
+}
