@@ -2,7 +2,9 @@ package fsm
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -246,6 +248,10 @@ func (s *state) checkTrailer(pb *fsmpb.Trailer, sum uint32, r *recordReader) err
 	}
 	if err := known(pb); err != nil {
 		return err
+	}
+	// No sum covers the trailer itself, and protobuf reads some damage as nothing.
+	if again, err := marshal.Marshal(&fsmpb.Record{Kind: &fsmpb.Record_Trailer{Trailer: pb}}); err != nil || !bytes.Equal(again, r.buf.Bytes()) {
+		return errors.New("it is damaged")
 	}
 	if _, err := r.r.ReadByte(); err != io.EOF {
 		return fmt.Errorf("something follows the trailer (%v)", err)
