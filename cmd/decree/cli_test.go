@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -117,7 +116,6 @@ func TestOutcomes(t *testing.T) {
 // TestUsage holds that what is wrong on a command line is told before anything is
 // sent: there is no cluster here.
 func TestUsage(t *testing.T) {
-	t.Setenv(endpointsEnv, "127.0.0.1:1")
 	tests := []struct {
 		args []string
 		want string
@@ -419,10 +417,4 @@ func unusedAddress(t *testing.T) string {
 	}
 	defer l.Close()
 	return l.Addr().String()
-}
-
-func TestMain(m *testing.M) {
-	// Nothing of the developer's own environment takes part.
-	os.Unsetenv(endpointsEnv)
-	os.Exit(m.Run())
 }

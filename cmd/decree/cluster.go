@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -193,7 +194,10 @@ func nodeRows(best *decreev1.StatusResponse, views []nodeView) [][]string {
 		}
 	}
 	var rows [][]string
-	for _, n := range best.GetNodes() {
+	members := slices.SortedFunc(slices.Values(best.GetNodes()), func(a, b *decreev1.Node) int {
+		return strings.Compare(a.GetId(), b.GetId())
+	})
+	for _, n := range members {
 		v, answered := byNode[n.GetId()]
 		delete(byNode, n.GetId())
 		row := []string{n.GetId(), role(n), n.GetRaftAddress()}

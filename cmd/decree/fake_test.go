@@ -177,9 +177,11 @@ type ran struct {
 // run runs a command line against f, or against no cluster when f is nil.
 func run(t *testing.T, f *fakeNode, stdin string, args ...string) ran {
 	t.Helper()
+	endpoint := "127.0.0.1:1" // nobody is there
 	if f != nil {
-		t.Setenv(endpointsEnv, f.serve(t))
+		endpoint = f.serve(t)
 	}
+	t.Setenv(endpointsEnv, endpoint)
 	var stdout, stderr bytes.Buffer
 	exit := Run(t.Context(), args, strings.NewReader(stdin), &stdout, &stderr)
 	return ran{exit, stdout.String(), stderr.String()}

@@ -16,9 +16,6 @@ import (
 	"github.com/decree-tx/decree/transport/client"
 )
 
-// grpcDriver is the name of the driver for services that speak gRPC.
-const grpcDriver = "grpc"
-
 func (p *program) participantCommand() *cobra.Command {
 	group := &cobra.Command{
 		Use:   "participant",
@@ -34,6 +31,7 @@ func (p *program) participantCommand() *cobra.Command {
 		p.dial.register(cmd)
 	}
 	group.AddCommand(operator...)
+	group.AddCommand(p.serveKVCommand())
 	return asGroup(group)
 }
 

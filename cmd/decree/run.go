@@ -62,6 +62,7 @@ func (p *program) command() *cobra.Command {
 	root.PersistentFlags().VarP(&p.out.format, "output", "o", "table for people, json for programs")
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
 	root.AddCommand(
+		p.serverCommand(),
 		p.txCommand(),
 		p.participantCommand(),
 		p.clusterCommand(),

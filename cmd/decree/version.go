@@ -8,8 +8,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// build is what the binary knows of how it was made.
-type build struct {
+// provenance is what the binary knows of how it was made.
+type provenance struct {
 	Version  string `json:"version"`
 	Revision string `json:"revision,omitempty"`
 	Time     string `json:"time,omitempty"` // of the revision
@@ -18,8 +18,8 @@ type build struct {
 	Platform string `json:"platform"`
 }
 
-func buildInfo() build {
-	b := build{Version: "unknown", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+func buildInfo() provenance {
+	b := provenance{Version: "unknown", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return b
@@ -39,7 +39,7 @@ func buildInfo() build {
 }
 
 // String is the version as nodes tell it to one another and to people.
-func (b build) String() string {
+func (b provenance) String() string {
 	s := b.Version
 	if b.Revision != "" && b.Version == "(devel)" {
 		s += " " + b.Revision[:min(12, len(b.Revision))]

@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/decree-tx/decree/fsm"
 )
 
 // Server is the configuration of one coordinator node. A setting's name is its
@@ -134,6 +136,10 @@ func (c *Server) settings() []setting {
 	}
 }
 
+// leastClock is the shortest of Raft's clocks that does not take a busy scheduler
+// for a dead leader.
+const leastClock = 10 * time.Millisecond
+
 // id is what names a node. Ids appear in logs, addresses of tools and file names.
 var id = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 
@@ -218,6 +224,17 @@ func (c Server) validateBounds(p *problems) {
 			p.add(d.name, "%s: must be more than zero", d.value)
 		}
 	}
+	for _, d := range []struct {
+		name  string
+		value time.Duration
+	}{
+		{"heartbeat-timeout", c.HeartbeatTimeout}, {"election-timeout", c.ElectionTimeout},
+		{"leader-lease", c.LeaderLease},
+	} {
+		if d.value > 0 && d.value < leastClock {
+			p.add(d.name, "%s: must be at least %s", d.value, leastClock)
+		}
+	}
 	for _, n := range []struct {
 		name  string
 		value int
@@ -229,6 +246,9 @@ func (c Server) validateBounds(p *problems) {
 		if n.value <= 0 {
 			p.add(n.name, "%d: must be more than zero", n.value)
 		}
+	}
+	if c.MaxPayload > fsm.MaxTransactionBytes {
+		p.add("max-payload", "%d: a transaction takes at most %d bytes", c.MaxPayload, fsm.MaxTransactionBytes)
 	}
 	p.ordered("leader-lease", c.LeaderLease, "heartbeat-timeout", c.HeartbeatTimeout)
 	p.ordered("heartbeat-timeout", c.HeartbeatTimeout, "election-timeout", c.ElectionTimeout)

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/spf13/cobra"
+
+	"github.com/decree-tx/decree/cmd/internal/config"
+	"github.com/decree-tx/decree/cmd/internal/daemon"
+)
+
+const serverHelp = `Runs one coordinator node.
+
+Settings come from flags, from DECREE_* variables (--grpc-addr is
+DECREE_GRPC_ADDR), and from a YAML file (grpc_addr), in this order of precedence.
+Every mistake in any of them is reported at once.
+
+The first members of a new cluster are named by the same --peers on each. A later
+one starts empty with --join, and waits until "decree cluster add" admits it.
+
+SIGINT or SIGTERM stops the node gracefully: another node takes over, and calls
+under way are answered. A second signal stops it at once, which is safe too.`
+
+func (p *program) serverCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "server",
+		Short: "run one coordinator node",
+		Long:  serverHelp,
+		Example: `  decree server --node-id n1 --data-dir /var/lib/decree \
+    --peers n1=10.0.0.1:7301,n2=10.0.0.2:7301,n3=10.0.0.3:7301 \
+    --raft-addr 10.0.0.1:7301 --grpc-addr 10.0.0.1:7101 --http-addr 127.0.0.1:7201
+  decree server --config /etc/decree.yaml`,
+		Args: cobra.NoArgs,
+	}
+	config.Register(cmd.Flags())
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		cfg, err := config.Load(cmd.Flags(), os.Environ(), foreignVariables())
+		if err != nil {
+			return &usageError{err}
+		}
+		return p.serve(cmd.Context(), cfg)
+	}
+	return cmd
+}
+
+// foreignVariables are DECREE_ variables that are not the server's.
+func foreignVariables() []string {
+	return append([]string{endpointsEnv}, testVariables...)
+}
+
+// serve runs a node until ctx ends.
+func (p *program) serve(ctx context.Context, cfg config.Server) error {
+	d, err := daemon.Open(ctx, cfg, daemon.Options{
+		Drivers: drivers(),
+		Logger:  newLogger(p.stderr, cfg.LogLevel, cfg.LogFormat),
+		Version: buildInfo().String(),
+		Exit:    p.die,
+	})
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil // it was stopped while it waited for its peers
+	case err != nil:
+		return err
+	}
+	return d.Run(ctx)
+}
+
+// die ends the process at once, for a node that may not go on.
+func (p *program) die(err error) {
+	if !errors.Is(err, context.Canceled) {
+		fmt.Fprintf(p.stderr, "decree: %s\n", safe(err.Error()))
+	}
+	os.Exit(exitFailed)
+}
+
+func newLogger(w io.Writer, level, format string) hclog.Logger {
+	return hclog.New(&hclog.LoggerOptions{
+		Name:       "decree",
+		Level:      hclog.LevelFromString(level),
+		Output:     w,
+		JSONFormat: format == "json",
+	})
+}

@@ -1,0 +1,239 @@
+// Package daemon runs one coordinator node with its servers, as a process does:
+// it opens everything in an order in which mistakes show early, and closes it in
+// one in which clients notice little.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"syscall"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/decree-tx/decree/cluster"
+	"github.com/decree-tx/decree/cmd/internal/config"
+	"github.com/decree-tx/decree/coordinator"
+	"github.com/decree-tx/decree/coordinator/node"
+	"github.com/decree-tx/decree/participants"
+	"github.com/decree-tx/decree/transport"
+)
+
+// leastTransaction is how large a transaction's payloads may be in all, even
+// where a single one is bounded lower.
+const leastTransaction = 1 << 20
+
+// Options are what does not come from an operator.
+type Options struct {
+	Drivers participants.Drivers
+	Logger  hclog.Logger
+	Version string
+	// Exit ends the process at once and does not return. It is called when going
+	// on could break a promise, such as after a failed fsync.
+	Exit func(error)
+}
+
+// Daemon is one node that serves.
+type Daemon struct {
+	// GRPC and HTTP are where it listens; HTTP is nil when it is off.
+	GRPC, HTTP net.Addr
+
+	// set once by Open
+	cfg       config.Server
+	logger    hclog.Logger
+	listeners listeners
+	node      *node.Node
+	server    *transport.Server
+}
+
+// Open starts the node. It blocks until the node may take part in its cluster: on
+// a first start that is once every configured peer has been heard, or a leader
+// has admitted it. ctx bounds that. After an error nothing is left running.
+//
+// The ports come first, for a port in use is the likeliest mistake.
+func Open(ctx context.Context, cfg config.Server, o Options) (*Daemon, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	d := &Daemon{cfg: cfg, logger: o.Logger}
+	var err error
+	if d.listeners, err = listen(cfg); err != nil {
+		return nil, err
+	}
+	d.GRPC, d.HTTP = d.listeners.grpc.Addr(), d.listeners.http.Addr()
+
+	o.Logger.Info("node starts", "node", cfg.NodeID, "data", cfg.DataDir, "raft", cfg.AdvertisedRaft(),
+		"grpc", d.GRPC, "http", d.HTTP)
+	if d.node, err = node.Open(ctx, nodeConfig(cfg, o, d.advertisedAPI())); err != nil {
+		d.listeners.close()
+		return nil, explain(err)
+	}
+	d.server, err = transport.New(transport.Config{
+		Coordinator:    d.node.Coordinator,
+		Node:           d.node.Cluster,
+		Machine:        d.node.Machine,
+		Registrar:      d.node,
+		Drivers:        o.Drivers,
+		Logger:         o.Logger,
+		Version:        o.Version,
+		DefaultTimeout: cfg.DefaultTimeout,
+		MaxTimeout:     cfg.MaxTimeout,
+		// Room for JSON's quoting and base64, so that it is the bound on payloads
+		// that answers.
+		MaxRequestBytes: 4 * max(cfg.MaxPayload, leastTransaction),
+	})
+	if err != nil {
+		d.listeners.close()
+		return nil, errors.Join(err, d.node.Close(ctx))
+	}
+	return d, nil
+}
+
+// advertisedAPI is where followers forward to.
+func (d *Daemon) advertisedAPI() string {
+	if d.cfg.GRPCAdvertise != "" {
+		return d.cfg.GRPCAdvertise
+	}
+	return d.GRPC.String()
+}
+
+func nodeConfig(cfg config.Server, o Options, api string) node.Config {
+	var peers []cluster.Peer
+	for _, p := range cfg.Peers {
+		peers = append(peers, cluster.Peer{ID: p.ID, RaftAddress: p.Addr})
+	}
+	return node.Config{
+		Cluster: cluster.Config{
+			ID:               cfg.NodeID,
+			Bind:             cfg.RaftAddr,
+			Advertise:        cfg.RaftAdvertise,
+			APIAddress:       api,
+			Dir:              cfg.DataDir,
+			Peers:            peers,
+			HeartbeatTimeout: cfg.HeartbeatTimeout,
+			ElectionTimeout:  cfg.ElectionTimeout,
+			LeaderLease:      cfg.LeaderLease,
+			Exit:             o.Exit,
+		},
+		Coordinator: coordinator.Config{
+			DefaultTimeout:              cfg.DefaultTimeout,
+			MaxTimeout:                  cfg.MaxTimeout,
+			PrepareTimeout:              cfg.PrepareTimeout,
+			DeliveryTimeout:             cfg.DeliveryTimeout,
+			MaxUnfinished:               cfg.MaxUnfinished,
+			MaxUnfinishedPerParticipant: cfg.MaxUnfinishedPerParticipant,
+			MaxPayload:                  cfg.MaxPayload,
+			MaxTransactionBytes:         max(cfg.MaxPayload, leastTransaction),
+		},
+		Drivers:     o.Drivers,
+		Logger:      o.Logger,
+		Retention:   cfg.Retention,
+		MaxRetained: cfg.MaxRetained,
+	}
+}
+
+// Run serves until ctx ends and then stops gracefully, within the configured
+// time, and returns nil; or until a listener fails. It releases everything.
+func (d *Daemon) Run(ctx context.Context) error {
+	served := make(chan error, 1)
+	go func() { served <- d.server.Serve(d.listeners.grpc, d.listeners.http) }()
+	d.logger.Info("node serves", "node", d.cfg.NodeID, "grpc", d.GRPC, "http", d.HTTP)
+
+	var failure error
+	select {
+	case <-ctx.Done():
+	case failure = <-served:
+		served <- nil
+	}
+	bound, cancel := context.WithTimeout(context.Background(), d.cfg.StopTimeout)
+	defer cancel()
+	d.stop(bound)
+	return errors.Join(failure, <-served)
+}
+
+// stop ends the node so that clients notice little: new ones look elsewhere, then
+// another node leads, to which calls under way are forwarded, and what is left is
+// answered before the connections close.
+func (d *Daemon) stop(ctx context.Context) {
+	d.logger.Info("node stops", "node", d.cfg.NodeID)
+	d.server.Retire()
+	if d.node.Coordinator.Leads() && len(d.node.Cluster.Status().Members) > 1 {
+		if err := d.node.Cluster.TransferLeadership(ctx, ""); err != nil {
+			d.logger.Warn("leadership was not handed over", "node", d.cfg.NodeID, "error", err)
+		}
+	}
+	if err := d.server.Stop(ctx); err != nil {
+		d.logger.Warn("calls were cut", "node", d.cfg.NodeID, "error", err)
+	}
+	if err := d.node.Close(ctx); err != nil {
+		d.logger.Warn("closing the node", "node", d.cfg.NodeID, "error", err)
+	}
+}
+
+// listeners are the ports of the two servers.
+type listeners struct{ grpc, http net.Listener }
+
+func (l listeners) close() {
+	l.grpc.Close() //nolint:errcheck // nothing was accepted
+	l.http.Close() //nolint:errcheck
+}
+
+func listen(cfg config.Server) (listeners, error) {
+	grpc, errGRPC := listenOn("grpc-addr", cfg.GRPCAddr)
+	http, errHTTP := net.Listener(newSilence()), error(nil)
+	if cfg.HTTPAddr != "" {
+		http, errHTTP = listenOn("http-addr", cfg.HTTPAddr)
+	}
+	if err := errors.Join(errGRPC, errHTTP); err != nil {
+		for _, l := range []net.Listener{grpc, http} {
+			if l != nil {
+				l.Close() //nolint:errcheck // nothing was accepted
+			}
+		}
+		return listeners{}, err
+	}
+	return listeners{grpc, http}, nil
+}
+
+func listenOn(name, address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("%s: port in use: another process listens on %s", name, address)
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return l, nil
+}
+
+// explain adds to the errors of the cluster what an operator can do.
+func explain(err error) error {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("raft-addr: port in use: %w", err)
+	default:
+		return err
+	}
+}
+
+// silence is the listener of a server that is off: nobody ever connects.
+type silence struct {
+	closed    chan struct{}
+	closeOnce sync.Once
+}
+
+func newSilence() *silence { return &silence{closed: make(chan struct{})} }
+
+func (s *silence) Accept() (net.Conn, error) {
+	<-s.closed
+	return nil, net.ErrClosed
+}
+
+func (s *silence) Close() error {
+	s.closeOnce.Do(func() { close(s.closed) })
+	return nil
+}
+
+func (s *silence) Addr() net.Addr { return nil }
