@@ -126,7 +126,8 @@ func receiptToWire(r txn.Receipt) participantv1.Receipt {
 func failure(ctx context.Context, call string, b participants.Branch, err error) error {
 	switch s := status.Convert(err); {
 	case staleEpoch(s):
-		return fmt.Errorf("%s %s: %w: %s", call, b.Name(), participants.ErrStaleEpoch, clip(s.Message()))
+		detail := strings.TrimPrefix(s.Message(), participants.ErrStaleEpoch.Error()+": ")
+		return fmt.Errorf("%s %s: %w: %s", call, b.Name(), participants.ErrStaleEpoch, clip(detail))
 	case s.Code() == codes.Unimplemented:
 		return fmt.Errorf("%s %s: %w by the service: %w", call, b.Name(), errors.ErrUnsupported, err)
 	case ctx.Err() != nil:

@@ -12,7 +12,6 @@ import (
 	"net"
 	"path/filepath"
 	"strconv"
-	"sync"
 	"testing"
 	"time"
 
@@ -85,63 +84,74 @@ func count(t *testing.T, db *bbolt.DB, name string) (n int) {
 	return n
 }
 
-// abroad is a Foreign service: counters in a system that knows nothing of the
-// file, outlives its process, and is idempotent on the branch's name.
-type abroad struct {
-	mu     sync.Mutex
-	held   map[string]string // counter -> name of the branch that holds it
-	fates  map[string]string // branch name -> prepared, committed, aborted
-	counts map[string]int
-}
+// abroad is a Foreign service: counters in a system of its own, which knows
+// nothing of the server's file and is idempotent on the branch's name, as the
+// package asks for.
+type abroad struct{ db *bbolt.DB }
 
-func newAbroad() *abroad {
-	return &abroad{held: map[string]string{}, fates: map[string]string{}, counts: map[string]int{}}
-}
-
-func (a *abroad) Prepare(_ context.Context, b branch.Branch) (branch.Vote, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	counter, name := string(b.Payload), b.Name()
-	switch {
-	case counter == refuse:
+func (a abroad) Prepare(_ context.Context, b branch.Branch) (vote branch.Vote, err error) {
+	switch string(b.Payload) {
+	case refuse:
 		return branch.No("asked to"), nil
-	case counter == look:
+	case look:
 		return branch.ReadOnly(), nil
-	case a.fates[name] == "aborted":
-		return branch.Vote{}, errors.New("a prepare after its abort reached the foreign system")
-	case a.fates[name] == "prepared":
-		return branch.Yes(), nil
-	case a.held[counter] != "":
-		return branch.No("%s has it", a.held[counter]), nil
 	}
-	a.held[counter], a.fates[name] = name, "prepared"
-	return branch.Yes(), nil
+	err = a.db.Update(func(tx *bbolt.Tx) error {
+		w := worldOf(tx)
+		switch holder, fate := w.get("held", b.Payload), w.get("fate", []byte(b.Name())); {
+		case fate == "aborted":
+			return errors.New("a prepare after its abort reached the foreign system")
+		case fate == "prepared":
+			vote = branch.Yes()
+		case holder != "":
+			vote = branch.No("%s has it", holder)
+		default:
+			vote = branch.Yes()
+			w.put("held", b.Payload, b.Name())
+			w.put("fate", []byte(b.Name()), "prepared")
+		}
+		return nil
+	})
+	return vote, err
 }
 
-func (a *abroad) Commit(_ context.Context, b branch.Branch) error {
-	return a.end(b, "committed", 1)
+func (a abroad) Commit(_ context.Context, b branch.Branch) error { return a.end(b, "committed", 1) }
+
+func (a abroad) Abort(_ context.Context, b branch.Branch) error { return a.end(b, "aborted", 0) }
+
+func (a abroad) end(b branch.Branch, fate string, n int) error {
+	return a.db.Update(func(tx *bbolt.Tx) error {
+		w := worldOf(tx)
+		if w.get("held", b.Payload) == b.Name() {
+			w.put("held", b.Payload, "")
+		}
+		if w.get("fate", []byte(b.Name())) == fate {
+			return nil
+		}
+		w.put("fate", []byte(b.Name()), fate)
+		return add(tx, string(b.Payload), n)
+	})
 }
 
-func (a *abroad) Abort(_ context.Context, b branch.Branch) error { return a.end(b, "aborted", 0) }
+// world is the foreign system's own books.
+type world struct{ b *bbolt.Bucket }
 
-func (a *abroad) end(b branch.Branch, fate string, n int) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	counter, name := string(b.Payload), b.Name()
-	if a.fates[name] != fate {
-		a.fates[name] = fate
-		a.counts[counter] += n
+func worldOf(tx *bbolt.Tx) world {
+	b, err := tx.CreateBucketIfNotExists([]byte("world"))
+	if err != nil {
+		panic(err)
 	}
-	if a.held[counter] == name {
-		delete(a.held, counter)
-	}
-	return nil
+	return world{b}
 }
 
-func (a *abroad) count(counter string) int {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.counts[counter]
+func (w world) get(table string, key []byte) string {
+	return string(w.b.Get(append([]byte(table+"/"), key...)))
+}
+
+func (w world) put(table string, key []byte, v string) {
+	if err := w.b.Put(append([]byte(table+"/"), key...), []byte(v)); err != nil {
+		panic(err)
+	}
 }
 
 // process is a service's process, without the process: its file, its server, and
@@ -255,8 +265,9 @@ func TestLocalKeepsTheContract(t *testing.T) {
 }
 
 func TestForeignKeepsTheContract(t *testing.T) {
-	world := newAbroad()
+	world := abroad{openFile(t, filepath.Join(t.TempDir(), "world.db"))}
+	t.Cleanup(func() { world.db.Close() })
 	conform(t,
 		func(db *bbolt.DB) (*branch.Server, error) { return branch.NewForeign(db, world, branch.Config{}) },
-		func(_ *testing.T, _ *process, counter string) int { return world.count(counter) })
+		func(t *testing.T, _ *process, counter string) int { return count(t, world.db, counter) })
 }

@@ -121,9 +121,9 @@ type ending struct {
 	state     state  // of a branch for which that function has returned nil
 	against   state  // of one that the service says went the other way
 	tombstone string // why a branch that was not known is refused from now on
-	// known answers from the books: nil where it was done before, a *Heuristic
-	// where it cannot be. False means that the service must do it.
-	known func(r record, expired bool) (error, bool)
+	// books answer what is known: nil where it was done before, a *Heuristic where
+	// it cannot be. Where nothing is known the service must do it.
+	books func(r record, expired bool) (known bool, answer error)
 }
 
 func commitEnding() ending {
@@ -132,7 +132,7 @@ func commitEnding() ending {
 		state:     stateCommitted,
 		against:   stateAborted,
 		tombstone: "a commit came while the branch was not prepared",
-		known:     record.commit,
+		books:     record.commit,
 	}
 }
 
@@ -141,41 +141,41 @@ func abortEnding() ending {
 		name:    "Abort",
 		state:   stateAborted,
 		against: stateCommitted,
-		known:   record.abort,
+		books:   record.abort,
 	}
 }
 
 // commit is what the books answer to a commit (rule R9).
-func (r record) commit(expired bool) (error, bool) {
+func (r record) commit(expired bool) (known bool, answer error) {
 	switch {
 	case r.State == statePrepared:
-		return nil, false
+		return false, nil
 	case r.State == stateCommitted, r.State == stateReadOnly:
-		return nil, true
+		return true, nil
 	case r.State == stateAborted:
-		return HeuristicAbort(r.because("the branch was aborted before")), true
+		return true, HeuristicAbort(r.because("the branch was aborted before"))
 	case r.State == stateHazard:
-		return HeuristicHazard(r.Reason), true
+		return true, HeuristicHazard(r.Reason)
 	case r.State == stateIntent:
-		return HeuristicHazard("the branch never voted here, so nothing shows what its prepare left"), true
+		return true, HeuristicHazard("the branch never voted here, so nothing shows what its prepare left")
 	case expired:
-		return HeuristicHazard("the branch lies before the horizon: what became of it may be forgotten"), true
+		return true, HeuristicHazard("the branch lies before the horizon: what became of it may be forgotten")
 	default:
-		return HeuristicAbort("the branch is not prepared, and nothing shows that it was committed"), true
+		return true, HeuristicAbort("the branch is not prepared, and nothing shows that it was committed")
 	}
 }
 
 // abort is what the books answer to an abort.
-func (r record) abort(bool) (error, bool) {
+func (r record) abort(bool) (known bool, answer error) {
 	switch r.State {
 	case statePrepared, stateIntent:
-		return nil, false
+		return false, nil
 	case stateCommitted:
-		return HeuristicCommit(r.because("the branch was committed before")), true
+		return true, HeuristicCommit(r.because("the branch was committed before"))
 	case stateHazard:
-		return HeuristicHazard(r.Reason), true
+		return true, HeuristicHazard(r.Reason)
 	default:
-		return nil, true
+		return true, nil
 	}
 }
 
@@ -192,7 +192,7 @@ func (r record) because(otherwise string) string {
 // one from before the horizon is refused anyway.
 func (how ending) answer(e *entry, m message) (answer error, known bool, err error) {
 	expired := e.fence.expired(m.id)
-	answer, known = how.known(e.record, expired)
+	known, answer = how.books(e.record, expired)
 	switch was := e.record.State; {
 	case was == stateUnknown && !expired, was == stateReadOnly && how.state == stateAborted:
 		err = e.put(record{State: stateAborted, Reason: how.tombstone})
