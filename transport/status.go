@@ -117,6 +117,7 @@ var refusals = [...]refusal{
 	{cluster.ErrEmptyDisk, codes.FailedPrecondition, reasonNodeRefused},
 	{cluster.ErrWrongNode, codes.FailedPrecondition, reasonNodeRefused},
 	{cluster.ErrUnreachable, codes.FailedPrecondition, reasonNodeUnreachable},
+	{fsm.ErrInvalidEntry, codes.InvalidArgument, reasonInvalidRequest},
 	{cluster.ErrInvalidPeer, codes.InvalidArgument, reasonInvalidRequest},
 	{coordinator.ErrInvalid, codes.InvalidArgument, reasonInvalidRequest},
 
@@ -296,8 +297,8 @@ func judge(err error) (fate, time.Duration) {
 		return notRun, delayOf(st, err)
 	case reasonNotLeader, reasonUnreachable:
 		return notRun, 0
-	case reasonOutcomeUnknown, reasonShuttingDown, reasonCanceled:
-		return mayHaveRun, 0
+	case reasonOutcomeUnknown, reasonShuttingDown, reasonCanceled, reasonInternal:
+		return mayHaveRun, 0 // an error that nobody understands is not a definite one
 	default:
 		return answered, 0
 	}

@@ -44,7 +44,9 @@ const (
 	ErrUnknownDriver      = Reason("UNKNOWN_DRIVER")
 	ErrUnknownNode        = Reason("UNKNOWN_NODE")
 	ErrAlreadyMember      = Reason("ALREADY_MEMBER")
-	ErrNodeRefused        = Reason("NODE_REFUSED")
+	ErrNodeRefused        = Reason("NODE_REFUSED") // it is not empty, or not the one that was meant
+	ErrNodeUnreachable    = Reason("NODE_UNREACHABLE")
+	ErrLastVoter          = Reason("LAST_VOTER")
 
 	ErrWatchLagged = Reason("WATCH_LAGGED") // events were missed: list, then watch again
 
@@ -54,6 +56,8 @@ const (
 	ErrBusy           = Reason("BUSY")
 	ErrShuttingDown   = Reason("SHUTTING_DOWN")
 	ErrUnavailable    = Reason("UNAVAILABLE")     // no endpoint could be reached
+	ErrInternal       = Reason("INTERNAL")        // a fault of the server's
+	ErrCanceled       = Reason("CANCELED")        // the call was cut on its way
 	ErrOutcomeUnknown = Reason("OUTCOME_UNKNOWN") // see [UnknownError]
 )
 
@@ -138,6 +142,10 @@ func reasonOfCode(c codes.Code) Reason {
 	switch c {
 	case codes.Unavailable:
 		return ErrUnavailable
+	case codes.Internal:
+		return ErrInternal
+	case codes.Canceled:
+		return ErrCanceled
 	case codes.ResourceExhausted: // gRPC's word for a message over its size limit
 		return ErrTooLarge
 	default:
@@ -160,12 +168,8 @@ func (e *Error) fate() fate {
 	switch e.Reason {
 	case ErrNotLeader, ErrBusy:
 		return notRun
-	case ErrOutcomeUnknown, ErrUnavailable, ErrShuttingDown:
-		return mayHaveRun
-	}
-	switch e.Reason {
-	case reasonOfCode(codes.Canceled), reasonOfCode(codes.DeadlineExceeded),
-		reasonOfCode(codes.Internal), reasonOfCode(codes.Unknown):
+	case ErrOutcomeUnknown, ErrUnavailable, ErrShuttingDown, ErrInternal, ErrCanceled,
+		reasonOfCode(codes.DeadlineExceeded), reasonOfCode(codes.Unknown):
 		return mayHaveRun
 	}
 	return refused

@@ -1,0 +1,473 @@
+// These tests prove that a client gets one definite outcome from any node: calls
+// reach the leader, are repeated under one txid through a change of leader (rules
+// R5 and R11), never travel in circles, and end in time, with an error that says
+// exactly as much as is known.
+package transport
+
+import (
+	"context"
+	"errors"
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/decree-tx/decree/cluster"
+	"github.com/decree-tx/decree/coordinator"
+	"github.com/decree-tx/decree/fsm/txn"
+	decreev1 "github.com/decree-tx/decree/transport/api/decree/v1"
+)
+
+func TestFollowerForwardsUnderItsOwnTxID(t *testing.T) {
+	w := &world{}
+	leader := w.leader(t, "n1")
+	follower := w.serve(t, "n2", nil)
+	follower.node.believe("n1")
+
+	answer, err := follower.client(t).Submit(t.Context(), submission())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids := leader.coordinator.ids()
+	if len(ids) != 1 || answer.GetResult().GetTxid() != ids[0].String() {
+		t.Errorf("leader ran %v, client was told %s", ids, answer.GetResult().GetTxid())
+	}
+	if len(follower.coordinator.ids()) != 0 {
+		t.Error("the follower's coordinator was asked")
+	}
+}
+
+func TestEveryMutatingCallIsForwarded(t *testing.T) {
+	w := &world{}
+	w.leader(t, "n1")
+	follower := w.serve(t, "n2", nil)
+	follower.node.believe("n1")
+	conn := follower.dial(t)
+	c, p, n := decreev1.NewTransactionsClient(conn), decreev1.NewParticipantsClient(conn), decreev1.NewClusterClient(conn)
+	id := txid(t).String()
+	participant := &decreev1.Participant{Name: "bank-a", Driver: "fake"}
+	for name, send := range map[string]func(ctx context.Context) error{
+		"begin": func(ctx context.Context) error {
+			_, err := c.Begin(ctx, &decreev1.BeginRequest{})
+			return err
+		},
+		"enlist": func(ctx context.Context) error {
+			_, err := c.Enlist(ctx, &decreev1.EnlistRequest{Txid: id, Branch: submission().GetBranches()[0]})
+			return err
+		},
+		"commit": func(ctx context.Context) error {
+			_, err := c.Commit(ctx, &decreev1.CommitRequest{Txid: id})
+			return err
+		},
+		"abort": func(ctx context.Context) error {
+			_, err := c.Abort(ctx, &decreev1.AbortRequest{Txid: id})
+			return err
+		},
+		"inquire": func(ctx context.Context) error {
+			_, err := c.Inquire(ctx, &decreev1.InquireRequest{Txid: id})
+			return err
+		},
+		"put": func(ctx context.Context) error {
+			_, err := p.Put(ctx, &decreev1.PutRequest{Participant: participant})
+			return err
+		},
+		"delete": func(ctx context.Context) error {
+			_, err := p.Delete(ctx, &decreev1.DeleteRequest{Name: "bank-a"})
+			return err
+		},
+		"check": func(ctx context.Context) error {
+			_, err := p.Check(ctx, &decreev1.CheckRequest{Name: "bank-a"})
+			return err
+		},
+		"add node": func(ctx context.Context) error {
+			_, err := n.AddNode(ctx, &decreev1.AddNodeRequest{Id: "n9"})
+			return err
+		},
+		"remove node": func(ctx context.Context) error {
+			_, err := n.RemoveNode(ctx, &decreev1.RemoveNodeRequest{Id: "n9"})
+			return err
+		},
+		"transfer": func(ctx context.Context) error {
+			_, err := n.TransferLeadership(ctx, &decreev1.TransferLeadershipRequest{})
+			return err
+		},
+	} {
+		if err := send(t.Context()); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// The leader hangs, as a paused process does, and another one is elected: the
+// call is cut, and sent to the new leader under the same txid.
+func TestCallMovesFromALeaderThatHangs(t *testing.T) {
+	w := &world{}
+	old, next := w.leader(t, "n1"), w.serve(t, "n3", nil)
+	arrived := make(chan struct{})
+	old.coordinator.submit = func(ctx context.Context, _ coordinator.Submission) (coordinator.Result, error) {
+		close(arrived)
+		<-ctx.Done()
+		return coordinator.Result{}, coordinator.ErrOutcomeUnknown
+	}
+	follower := w.serve(t, "n2", nil)
+	follower.node.believe("n1")
+
+	go func() {
+		<-arrived
+		next.coordinator.lead(true)
+		next.node.believe("n3")
+		follower.node.believe("") // an election
+		follower.node.believe("n3")
+	}()
+	answer, err := follower.client(t).Submit(t.Context(), submission())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ids := append(old.coordinator.ids(), next.coordinator.ids()...); len(ids) != 2 || ids[0] != ids[1] ||
+		answer.GetResult().GetTxid() != ids[0].String() {
+		t.Errorf("one call ran as %v and was answered as %s", ids, answer.GetResult().GetTxid())
+	}
+}
+
+// The leader loses its leadership in the middle of a call that it received
+// itself: it becomes a follower, and passes the same txid on.
+func TestDeposedLeaderPassesItsCallsOn(t *testing.T) {
+	w := &world{}
+	old, next := w.leader(t, "n1"), w.serve(t, "n2", nil)
+	next.coordinator.lead(true)
+	next.node.believe("n2")
+	old.coordinator.submit = func(context.Context, coordinator.Submission) (coordinator.Result, error) {
+		old.coordinator.lead(false)
+		old.node.believe("n2")
+		return coordinator.Result{}, coordinator.ErrOutcomeUnknown
+	}
+	if _, err := old.client(t).Submit(t.Context(), submission()); err != nil {
+		t.Fatal(err)
+	}
+	if a, b := old.coordinator.ids(), next.coordinator.ids(); len(a) != 1 || len(b) != 1 || a[0] != b[0] {
+		t.Errorf("ran as %v, then as %v", a, b)
+	}
+}
+
+// The leader's process dies in the middle of a call.
+func TestCallSurvivesTheDeathOfTheLeader(t *testing.T) {
+	w := &world{}
+	old, next := w.leader(t, "n1"), w.serve(t, "n3", nil)
+	follower := w.serve(t, "n2", nil)
+	follower.node.believe("n1")
+	died := make(chan struct{})
+	old.coordinator.submit = func(ctx context.Context, _ coordinator.Submission) (coordinator.Result, error) {
+		go func() {
+			old.Abort()
+			close(died)
+		}()
+		<-ctx.Done()
+		return coordinator.Result{}, coordinator.ErrOutcomeUnknown
+	}
+	go func() {
+		<-died
+		next.coordinator.lead(true)
+		next.node.believe("n3")
+		follower.node.believe("n3")
+	}()
+	answer, err := follower.client(t).Submit(t.Context(), submission())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if answer.GetResult().GetOutcome() != decreev1.Outcome_OUTCOME_COMMITTED || len(next.coordinator.ids()) != 1 {
+		t.Errorf("got %v, the new leader ran %v", answer, next.coordinator.ids())
+	}
+}
+
+// A leader that was restarted serves at another address.
+func TestForwardingFindsARestartedLeader(t *testing.T) {
+	w := &world{}
+	first := w.leader(t, "n1")
+	follower := w.serve(t, "n2", nil)
+	follower.node.believe("n1")
+	c := follower.client(t)
+	if _, err := c.Submit(t.Context(), submission()); err != nil {
+		t.Fatal(err)
+	}
+	first.Abort()
+	w.leader(t, "n1")
+	if _, err := c.Submit(t.Context(), submission()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Two nodes that take each other for the leader don't play ping-pong.
+func TestNoCallTravelsInCircles(t *testing.T) {
+	w := &world{}
+	a, b := w.serve(t, "n1", nil), w.serve(t, "n2", nil)
+	a.node.believe("n2")
+	b.node.believe("n1")
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	_, err := a.client(t).Submit(ctx, submission())
+	wantReason(t, err, codes.Unavailable, reasonNotLeader)
+
+	for _, hops := range []string{"1", "2", "-1", "nonsense"} {
+		passedOn := metadata.AppendToOutgoingContext(t.Context(), metadataHop, hops)
+		_, err = b.client(t).Submit(passedOn, submission())
+		wantReason(t, err, codes.Unavailable, reasonNotLeader)
+	}
+}
+
+// Passed on once too often, a call is refused even by the leader.
+func TestLeaderRefusesASecondHop(t *testing.T) {
+	w := &world{}
+	leader := w.leader(t, "n1")
+	c := leader.client(t)
+	if _, err := c.Submit(metadata.AppendToOutgoingContext(t.Context(), metadataHop, "1"), submission()); err != nil {
+		t.Fatal(err)
+	}
+	_, err := c.Submit(metadata.AppendToOutgoingContext(t.Context(), metadataHop, "2"), submission())
+	wantReason(t, err, codes.Unavailable, reasonNotLeader)
+}
+
+func wantReason(t *testing.T, err error, code codes.Code, reason string) *status.Status {
+	t.Helper()
+	st := status.Convert(err)
+	if st.Code() != code || reasonOf(err) != reason {
+		t.Fatalf("got %s %s (%v), want %s %s", st.Code(), reasonOf(err), err, code, reason)
+	}
+	return st
+}
+
+// The rest runs in virtual time, without a network.
+
+// offline makes a server that is never served; its observer runs until the test
+// ends.
+func offline(t *testing.T) *testNode {
+	n := &testNode{coordinator: &fakeCoordinator{}, node: &fakeNode{id: "n1", world: &world{}}}
+	n.Server = &Server{
+		cfg:   Config{Coordinator: n.coordinator, Node: n.node},
+		calls: make(chan struct{}, 2),
+		link:  newPeerLink(n.node, 1<<20),
+	}
+	n.observer = newObserver(n.node, n.coordinator.Leads, func(bool) {})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		n.observer.run(ctx)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+	})
+	return n
+}
+
+func local(f func(ctx context.Context) (int, error)) *errand[int] {
+	return &errand[int]{txid: someTxID, budget: callBudget, local: f}
+}
+
+func TestWithoutALeaderNothingRanAndTheClientIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := offline(t)
+		start := time.Now()
+		_, err := route(t.Context(), n.Server, local(func(context.Context) (int, error) { t.Error("ran"); return 0, nil }))
+		st := wantReason(t, err, codes.Unavailable, reasonNotLeader)
+		if delayOf(st, err) <= 0 {
+			t.Error("no RetryInfo")
+		}
+		if took := time.Since(start); took != callBudget {
+			t.Errorf("waited %s, the bound is %s", took, callBudget)
+		}
+	})
+}
+
+// R5: once an attempt may have run, no later refusal makes the call definite.
+func TestWhatMayHaveRunStaysUnknown(t *testing.T) {
+	for _, last := range []error{coordinator.ErrNotLeader, &coordinator.BusyError{RetryAfter: time.Second}} {
+		synctest.Test(t, func(t *testing.T) {
+			n := offline(t)
+			n.coordinator.lead(true)
+			attempts := 0
+			_, err := route(t.Context(), n.Server, local(func(context.Context) (int, error) {
+				if attempts++; attempts == 1 {
+					return 0, coordinator.ErrOutcomeUnknown
+				}
+				return 0, last
+			}))
+			st := wantReason(t, err, codes.DeadlineExceeded, reasonOutcomeUnknown)
+			if info, _ := infoOf(st); info.GetMetadata()["txid"] != someTxID {
+				t.Error("the client can't ask again: the txid is missing")
+			}
+			if attempts < 10 {
+				t.Errorf("%d attempts in %s", attempts, callBudget)
+			}
+		})
+	}
+}
+
+func TestBusyGoesStraightToTheClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := offline(t)
+		n.coordinator.lead(true)
+		start := time.Now()
+		_, err := route(t.Context(), n.Server, local(func(context.Context) (int, error) {
+			return 0, &coordinator.BusyError{What: "full", RetryAfter: time.Second}
+		}))
+		wantReason(t, err, codes.ResourceExhausted, reasonBusy)
+		if time.Since(start) != 0 {
+			t.Error("it was kept waiting")
+		}
+	})
+}
+
+func TestCallWaitsForTheElectionAndNoLonger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := offline(t)
+		time.AfterFunc(900*time.Millisecond, func() { n.node.believe("n1") }) // elected ...
+		time.AfterFunc(920*time.Millisecond, func() { n.coordinator.lead(true) })
+		start := time.Now()
+		got, err := route(t.Context(), n.Server, local(func(context.Context) (int, error) { return 42, nil }))
+		if err != nil || got != 42 {
+			t.Fatal(got, err)
+		}
+		if took := time.Since(start); took > 920*time.Millisecond+settlePoll {
+			t.Errorf("noticed after %s", took)
+		}
+	})
+}
+
+func TestOnceIsNotRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := offline(t)
+		n.coordinator.lead(true)
+		attempts := 0
+		e := local(func(context.Context) (int, error) {
+			if attempts++; attempts == 1 {
+				return 0, cluster.ErrNotLeader // certainly nothing was done
+			}
+			return 0, cluster.ErrUnknown
+		})
+		e.once = true
+		_, err := route(t.Context(), n.Server, e)
+		wantReason(t, err, codes.DeadlineExceeded, reasonOutcomeUnknown)
+		if attempts != 2 {
+			t.Errorf("%d attempts", attempts)
+		}
+	})
+}
+
+// What is decided in this node's state is final, whoever may be asked or not.
+func TestAppliedDecisionAnswersWhenTimeIsUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := offline(t)
+		e := local(nil)
+		e.settled = func() (int, bool) { return 7, true }
+		if got, err := route(t.Context(), n.Server, e); err != nil || got != 7 {
+			t.Fatal(got, err)
+		}
+	})
+}
+
+// The client's deadline comes before delivery ends: the answer leaves in time.
+func TestAnswerLeavesBeforeTheDeadline(t *testing.T) {
+	for _, patience := range []time.Duration{10 * time.Millisecond, 200 * time.Millisecond, 5 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			n := offline(t)
+			n.coordinator.lead(true)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			_, err := route(ctx, n.Server, local(func(ctx context.Context) (int, error) {
+				<-ctx.Done()
+				return 1, nil // committed, delivery pending
+			}))
+			if err != nil || ctx.Err() != nil {
+				t.Errorf("patience %s: %v, %v", patience, err, ctx.Err())
+			}
+		})
+	}
+}
+
+func TestCallsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := offline(t)
+		n.coordinator.lead(true)
+		release := make(chan struct{})
+		for range cap(n.calls) {
+			go route(t.Context(), n.Server, local(func(context.Context) (int, error) { <-release; return 0, nil }))
+		}
+		synctest.Wait()
+		_, err := route(t.Context(), n.Server, local(nil))
+		if st := wantReason(t, err, codes.ResourceExhausted, reasonBusy); delayOf(st, err) <= 0 {
+			t.Error("no RetryInfo")
+		}
+		close(release)
+		synctest.Wait()
+		if _, err := route(t.Context(), n.Server, local(func(context.Context) (int, error) { return 0, nil })); err != nil {
+			t.Errorf("the door stayed shut: %v", err)
+		}
+	})
+}
+
+// A commit is sent twice, and the second attempt meets the abort that the first
+// one led to: that is the outcome and no error.
+func TestRepeatedCommitIsToldItsOwnAbort(t *testing.T) {
+	w := &world{}
+	n := w.leader(t, "n1")
+	attempts := 0
+	n.coordinator.commit = func(context.Context, txn.TxID, []txn.BranchVote, coordinator.Wait) (coordinator.Result, error) {
+		if attempts++; attempts == 1 {
+			return coordinator.Result{}, coordinator.ErrOutcomeUnknown
+		}
+		return coordinator.Result{}, coordinator.ErrAborted
+	}
+	n.coordinator.inquire = func(_ context.Context, id txn.TxID) (coordinator.Result, error) {
+		return aborted(id, txn.Reason{Code: txn.ReasonTimeout}), nil
+	}
+	c := n.client(t)
+	answer, err := c.Commit(t.Context(), &decreev1.CommitRequest{Txid: someTxID})
+	if err != nil || answer.GetResult().GetReason().GetCode() != decreev1.AbortCode_ABORT_CODE_TIMEOUT {
+		t.Fatal(answer, err)
+	}
+	_, err = c.Commit(t.Context(), &decreev1.CommitRequest{Txid: someTxID})
+	wantReason(t, err, codes.FailedPrecondition, reasonAborted)
+}
+
+func TestRepeatedDeleteIsTold(t *testing.T) {
+	w := &world{}
+	n := w.leader(t, "n1")
+	attempts := 0
+	n.registrar.delete = func(string) error {
+		if attempts++; attempts == 1 {
+			return coordinator.ErrOutcomeUnknown
+		}
+		return coordinator.ErrUnknownParticipant
+	}
+	p := decreev1.NewParticipantsClient(n.dial(t))
+	if _, err := p.Delete(t.Context(), &decreev1.DeleteRequest{Name: "bank-a"}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := p.Delete(t.Context(), &decreev1.DeleteRequest{Name: "bank-a"})
+	wantReason(t, err, codes.NotFound, reasonUnknownParticipant)
+}
+
+// A connection that is refused is definite: nothing was sent.
+func TestUnreachableLeaderIsDefinite(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	w := &world{}
+	w.set("raft-n1", l.Addr().String())
+	follower := w.serve(t, "n2", nil)
+	follower.node.believe("n1")
+	ctx, cancel := context.WithTimeout(t.Context(), 400*time.Millisecond)
+	defer cancel()
+	_, err = follower.client(t).Submit(ctx, submission())
+	wantReason(t, err, codes.Unavailable, reasonNotLeader)
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		t.Error("the answer came after the deadline")
+	}
+}
