@@ -172,8 +172,11 @@ func (x *trio) await(what string, holds func() bool) {
 // the SDK does.
 func (x *trio) submit(s coordinator.Submission) coordinator.Result {
 	x.t.Helper()
-	ctx := x.ctx()
-	for ctx.Err() == nil {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	pause := time.NewTicker(time.Millisecond)
+	defer pause.Stop()
+	for ; ctx.Err() == nil; <-pause.C {
 		for _, n := range x.all() {
 			r, err := n.Coordinator.Submit(ctx, s)
 			switch {
@@ -265,7 +268,7 @@ func TestLeaderIsCutOff(t *testing.T) {
 // effects checks how often both branches took effect.
 func (x *trio) effects(id txn.TxID, want int) {
 	x.t.Helper()
-	cluster := x.all()[0].Machine.ClusterID()
+	cluster := x.leader(nil).Machine.ClusterID()
 	for i, name := range []string{"a", "b"} {
 		b := participants.Branch{Cluster: cluster, TxID: id, Number: i + 1}
 		if got := x.fakes[name].Effects(b); got != want {
@@ -298,6 +301,14 @@ func TestLinksComeAndGo(t *testing.T) {
 		})
 	}
 	for round := range 6 {
+		mu.Lock()
+		done := len(ids)
+		mu.Unlock()
+		x.await("transactions between two failures", func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			return len(ids) >= done+20
+		})
 		old := x.leader(nil)
 		self := old.cfg.Cluster.ID
 		if round%2 == 0 {
