@@ -210,7 +210,8 @@ func (how ending) record(was record, answer error) (record, error) {
 	case !errors.As(answer, &h):
 		return record{}, &serviceError{how.name, answer}
 	case h.fate != how.against && h.fate != stateHazard:
-		return record{}, &serviceError{how.name, fmt.Errorf("no answer to it: %w", answer)}
+		// Not wrapped: nobody may find a heuristic in what is none.
+		return record{}, &serviceError{how.name, fmt.Errorf("no answer to it: %v", answer)}
 	default:
 		return record{State: h.fate, Digest: was.Digest, Reason: h.detail}, nil
 	}
