@@ -8,7 +8,9 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -44,7 +46,7 @@ func TestOutcomes(t *testing.T) {
 		},
 		{
 			"committed, in JSON", &fakeNode{result: committed}, append(submit, "-o", "json"),
-			ran{exitOK, `{"txid":"` + someTxID + `","outcome":"OUTCOME_COMMITTED","delivered":true,"reason":null,"damage":"RECEIPT_UNSPECIFIED"}` + "\n", ""},
+			ran{exitOK, `{"txid":"` + someTxID + `","outcome":"OUTCOME_COMMITTED","delivered":true,"damage":"RECEIPT_UNSPECIFIED"}` + "\n", ""},
 		},
 		{
 			"committed, not delivered",
@@ -379,6 +381,24 @@ func TestClusterStatus(t *testing.T) {
 	leaderless := &fakeNode{status: &decreev1.StatusResponse{Node: "n1"}}
 	if got := run(t, leaderless, "", "cluster", "status"); got.exit != exitUnavailable || !strings.Contains(got.stdout, "leader        none\n") {
 		t.Errorf("status without a leader: %+v", got)
+	}
+}
+
+// TestEveryViolationOnce sends something that the server finds several mistakes
+// in; its message names the first.
+func TestEveryViolationOnce(t *testing.T) {
+	st, err := status.New(codes.InvalidArgument, "branches: at least one").WithDetails(
+		&errdetails.ErrorInfo{Domain: "decree", Reason: "EMPTY_TRANSACTION"},
+		&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{
+			{Field: "branches", Description: "at least one"}, {Field: "timeout", Description: "is negative"},
+		}},
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := run(t, &fakeNode{refusal: st.Err()}, "", "tx", "submit")
+	if want := "decree: 2 problems:\n  branches: at least one\n  timeout: is negative\n"; got.stderr != want || got.exit != exitFailed {
+		t.Errorf("exit %d, stderr %q, want %q", got.exit, got.stderr, want)
 	}
 }
 

@@ -10,7 +10,6 @@ import (
 	"sync"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
 	decreev1 "github.com/decree-tx/decree/transport/api/decree/v1"
@@ -261,7 +260,7 @@ func (p *program) statusJSON(best *decreev1.StatusResponse, views []nodeView) er
 		if v.err != nil {
 			node.Error = v.err.Error()
 		} else {
-			status, err := protojson.MarshalOptions{EmitUnpopulated: true}.Marshal(v.status)
+			status, err := apiJSON.Marshal(v.status)
 			if err != nil {
 				return err
 			}

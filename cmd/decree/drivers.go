@@ -4,6 +4,7 @@ import (
 	"github.com/decree-tx/decree/participants"
 	grpcparticipant "github.com/decree-tx/decree/participants/grpc"
 	"github.com/decree-tx/decree/participants/kv"
+	"github.com/decree-tx/decree/participants/sim"
 )
 
 // grpcDriver is the name of the driver for services that speak gRPC.
@@ -14,5 +15,6 @@ func drivers() participants.Drivers {
 	return participants.Drivers{
 		grpcDriver: grpcparticipant.Driver{},
 		"kv":       &kv.Driver{},
+		"sim":      &sim.Driver{},
 	}
 }

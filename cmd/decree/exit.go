@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/decree-tx/decree/cmd/internal/daemon"
 	"github.com/decree-tx/decree/transport/client"
 )
 
@@ -141,6 +142,8 @@ func hintFor(err error) string {
 		return "ask again: decree tx inquire " + safe(unknown.TxID) + "  (or submit again with --txid " + safe(unknown.TxID) + ")"
 	case errors.Is(err, client.ErrUnavailable):
 		return "is a cluster running at these endpoints? (--endpoints, DECREE_ENDPOINTS)"
+	case errors.Is(err, daemon.ErrPortInUse):
+		return "is another node or cluster running here? choose other ports (decree dev: --port)"
 	default:
 		return ""
 	}
@@ -159,11 +162,10 @@ func flatten(err error) []string {
 		return all
 	}
 	var refusal *client.Error
-	message := strings.TrimPrefix(err.Error(), "decree: ")
-	if !errors.As(err, &refusal) || len(refusal.Violations) == 0 {
-		return []string{safe(message)}
+	if !errors.As(err, &refusal) || len(refusal.Violations) < 2 {
+		return []string{safe(strings.TrimPrefix(err.Error(), "decree: "))}
 	}
-	all := []string{safe(message)}
+	var all []string // the message names the first of them only
 	for _, v := range refusal.Violations {
 		all = append(all, safe(v.Field+": "+v.Description))
 	}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 )
 
 // errStopped is why the context of a command ends: it was asked to stop.
@@ -20,6 +21,20 @@ var errStopped = errors.New("stopped by a signal")
 // interruptedStatus is what a shell reports of a process that SIGINT ended.
 const interruptedStatus = 128 + int(syscall.SIGINT)
 
+// sameSignal is how close behind the first a signal is taken for the same one:
+// timeout(1), and terminals with a process in between, send it twice.
+const sameSignal = 250 * time.Millisecond
+
+// awaitSecond returns when somebody is in a hurry.
+func awaitSecond(signals <-chan os.Signal) {
+	first := time.Now()
+	for range signals {
+		if time.Since(first) > sameSignal {
+			return
+		}
+	}
+}
+
 func main() {
 	ctx, stop := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 2)
@@ -27,7 +42,7 @@ func main() {
 	go func() {
 		<-signals
 		stop(errStopped)
-		<-signals // somebody is in a hurry
+		awaitSecond(signals)
 		fmt.Fprintln(os.Stderr, "decree: stopped at once")
 		os.Exit(interruptedStatus)
 	}()

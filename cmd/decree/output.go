@@ -64,9 +64,12 @@ func (p *printer) linef(format string, args ...any) {
 	p.write(fmt.Appendf(nil, format+"\n", args...))
 }
 
+// apiJSON is how the HTTP API writes messages.
+var apiJSON = protojson.MarshalOptions{UseProtoNames: true, EmitDefaultValues: true}
+
 // message writes a protobuf message on one line, as the HTTP API would.
 func (p *printer) message(m proto.Message) {
-	b, err := protojson.MarshalOptions{UseProtoNames: false, EmitUnpopulated: true}.Marshal(m)
+	b, err := apiJSON.Marshal(m)
 	if err == nil {
 		// protojson varies its spaces on purpose; programs that compare text
 		// should not have to care.

@@ -31,7 +31,7 @@ func (p *program) participantCommand() *cobra.Command {
 		p.dial.register(cmd)
 	}
 	group.AddCommand(operator...)
-	group.AddCommand(p.serveKVCommand())
+	group.AddCommand(p.serveKVCommand(), p.serveSimCommand())
 	return asGroup(group)
 }
 

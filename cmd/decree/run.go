@@ -63,6 +63,7 @@ func (p *program) command() *cobra.Command {
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
 	root.AddCommand(
 		p.serverCommand(),
+		p.devCommand(),
 		p.txCommand(),
 		p.participantCommand(),
 		p.clusterCommand(),

@@ -2,17 +2,22 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"syscall"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/spf13/cobra"
 
+	"github.com/decree-tx/decree/cmd/internal/daemon"
 	"github.com/decree-tx/decree/participants"
 	grpcparticipant "github.com/decree-tx/decree/participants/grpc"
 	"github.com/decree-tx/decree/participants/kv"
+	"github.com/decree-tx/decree/participants/sim"
 )
 
 // serving are the flags of the commands that serve a participant.
@@ -57,6 +62,84 @@ stopped. A branch asks for operations on keys:
 	return cmd
 }
 
+// simFlags are the flags of a simulated service by their names in its
+// configuration.
+type simFlags struct {
+	rates  map[string]*float64
+	delays map[string]*time.Duration
+	seed   uint64
+}
+
+func (f *simFlags) register(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	rate := func(name, usage string) { f.rates[name] = flags.Float64(flagName(name), 1, usage) }
+	delay := func(name, usage string) { f.delays[name] = flags.Duration(flagName(name), 0, usage) }
+	rate("success_rate", "`chance` from 0 to 1 that a call succeeds")
+	rate("prepare_success_rate", "of a prepare; one that does not succeed is a no")
+	rate("commit_success_rate", "of a commit; one that does not succeed is asked for again")
+	rate("abort_success_rate", "of an abort; one that does not succeed is asked for again")
+	delay("delay_max", "longest random `time` of a call, at most 100ms")
+	delay("prepare_delay", "`time` that every prepare takes on top")
+	delay("commit_delay", "`time` that every commit takes on top")
+	delay("abort_delay", "`time` that every abort takes on top")
+	flags.Uint64Var(&f.seed, "seed", 0, "makes chance repeat itself")
+}
+
+func flagName(key string) string { return strings.ReplaceAll(key, "_", "-") }
+
+// config makes the driver's configuration of the flags that were given.
+func (f *simFlags) config(given func(string) bool) ([]byte, error) {
+	fields := map[string]any{}
+	for key, rate := range f.rates {
+		if given(flagName(key)) {
+			fields[key] = *rate
+		}
+	}
+	for key, delay := range f.delays {
+		if given(flagName(key)) {
+			fields[key] = delay.String()
+		}
+	}
+	if given("seed") {
+		fields["seed"] = f.seed
+	}
+	return json.Marshal(fields)
+}
+
+func (p *program) serveSimCommand() *cobra.Command {
+	var flags serving
+	chance := simFlags{rates: map[string]*float64{}, delays: map[string]*time.Duration{}}
+	cmd := &cobra.Command{
+		Use:   "sim",
+		Short: "serve a simulated service as a participant",
+		Long: `Serves a simulated service over gRPC, with health and reflection, until it is stopped.
+It keeps everything in memory. A branch may say what is to become of it:
+
+  {"vote": "abort", "reason": "no van today"}
+  {"delay": "2s", "commit_delay": "1s"}
+
+Any other payload is data. A commit success rate of 0 never finishes.`,
+		Example: "  decree participant sim --listen 127.0.0.1:7403 --success-rate 0.9 --delay-max 100ms\n  decree participant put courier --target 127.0.0.1:7403",
+		Args:    cobra.NoArgs,
+	}
+	flags.register(cmd)
+	chance.register(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		config, err := chance.config(cmd.Flags().Changed)
+		if err != nil {
+			return err
+		}
+		driver := &sim.Driver{}
+		if err := driver.Check(config); err != nil {
+			return &usageError{err}
+		}
+		return p.serveParticipant(cmd.Context(), flags, func(ctx context.Context, log hclog.Logger) (participants.Participant, error) {
+			return driver.Open(ctx, participants.Registration{Name: "sim", Driver: "sim", Config: config}, log)
+		})
+	}
+	return cmd
+}
+
 // serveParticipant serves what open makes until ctx ends.
 func (p *program) serveParticipant(ctx context.Context, flags serving, open func(context.Context, hclog.Logger) (participants.Participant, error)) error {
 	if err := flags.check(); err != nil {
@@ -65,7 +148,7 @@ func (p *program) serveParticipant(ctx context.Context, flags serving, open func
 	l, err := net.Listen("tcp", flags.listen)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Errorf("--listen: port in use: another process listens on %s", flags.listen)
+		return fmt.Errorf("--listen: %w: another process listens on %s", daemon.ErrPortInUse, flags.listen)
 	case err != nil:
 		return &usageError{fmt.Errorf("--listen: %w", err)}
 	}

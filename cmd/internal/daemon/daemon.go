@@ -35,6 +35,9 @@ type Options struct {
 	Exit func(error)
 }
 
+// ErrPortInUse is wrapped where another process listens at a node's address.
+var ErrPortInUse = errors.New("port in use")
+
 // Daemon is one node that serves.
 type Daemon struct {
 	// GRPC and HTTP are where it listens; HTTP is nil when it is off.
@@ -153,6 +156,14 @@ func (d *Daemon) Run(ctx context.Context) error {
 	return errors.Join(failure, <-served)
 }
 
+// Abandon releases a node that was opened and will not run.
+func (d *Daemon) Abandon() {
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	d.listeners.close()
+	d.stop(ended)
+}
+
 // stop ends the node so that clients notice little: new ones look elsewhere, then
 // another node leads, to which calls under way are forwarded, and what is left is
 // answered before the connections close.
@@ -201,21 +212,19 @@ func listenOn(name, address string) (net.Listener, error) {
 	l, err := net.Listen("tcp", address)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("%s: port in use: another process listens on %s", name, address)
+		return nil, fmt.Errorf("%s: %w: another process listens on %s", name, ErrPortInUse, address)
 	case err != nil:
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	return l, nil
 }
 
-// explain adds to the errors of the cluster what an operator can do.
+// explain names the setting behind an error of the cluster.
 func explain(err error) error {
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Errorf("raft-addr: port in use: %w", err)
-	default:
-		return err
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("raft-addr: %w: %w", ErrPortInUse, err)
 	}
+	return err
 }
 
 // silence is the listener of a server that is off: nobody ever connects.

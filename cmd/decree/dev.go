@@ -1,0 +1,264 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/decree-tx/decree/cmd/internal/config"
+	"github.com/decree-tx/decree/cmd/internal/daemon"
+	decreev1 "github.com/decree-tx/decree/transport/api/decree/v1"
+	"github.com/decree-tx/decree/transport/client"
+)
+
+// devNodes is how many nodes dev runs: the fewest that survive one.
+const devNodes = 3
+
+// devFlags are what dev can be told.
+type devFlags struct {
+	dir      string
+	port     int
+	logLevel string
+}
+
+func (p *program) devCommand() *cobra.Command {
+	var flags devFlags
+	cmd := &cobra.Command{
+		Use:   "dev",
+		Short: "run three nodes and a few participants here, to try decree",
+		Long: `Runs a cluster of three nodes in this process, with three participants: bank-a and
+bank-b keep numbers and text under keys, durably, and courier is a simulated service.
+Prints what to type in another terminal. Stop it with ctrl-C.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if flags.port != 0 && (flags.port < 1 || flags.port > maxBasePort) {
+				return usagef("--port %d: want 1 to %d, or 0 for any free ports", flags.port, maxBasePort)
+			}
+			if flags.port == 0 && flags.dir != "" {
+				return usagef("--port 0 with --data-dir: a cluster that is kept needs ports that stay the same")
+			}
+			if hclog.LevelFromString(flags.logLevel) == hclog.NoLevel {
+				return usagef("--log-level %q: want trace, debug, info, warn, error or off", flags.logLevel)
+			}
+			return p.dev(cmd.Context(), flags)
+		},
+	}
+	cmd.Flags().StringVar(&flags.dir, "data-dir", "", "keep data in this `directory` (default: a temporary one, removed at the end)")
+	cmd.Flags().IntVar(&flags.port, "port", 7100, "serve gRPC at `port`+1 to +3, HTTP at +101 to +103, Raft at +201 to +203; 0 for any free ports")
+	cmd.Flags().StringVar(&flags.logLevel, "log-level", "off", "trace, debug, info, warn, error or off")
+	return cmd
+}
+
+// maxBasePort leaves room for the ports that are counted from it.
+const maxBasePort = 65000
+
+func (p *program) dev(ctx context.Context, flags devFlags) (err error) {
+	dir, cleanup, err := devDirectory(flags.dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, cleanup()) }()
+
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	daemons, err := p.openDev(ctx, flags, dir)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil // it was stopped while it started
+		}
+		return err
+	}
+	ended := make(chan error, len(daemons))
+	for _, d := range daemons {
+		go func() { ended <- d.Run(ctx) }()
+	}
+	err = p.introduce(ctx, daemons, dir)
+	if err == nil {
+		<-ctx.Done()
+		p.out.linef("stopping")
+	} else if ctx.Err() != nil {
+		err = nil
+	}
+	stop()
+	for range daemons {
+		err = errors.Join(err, <-ended)
+	}
+	return err
+}
+
+// devDirectory is the data directory, and what becomes of it at the end.
+func devDirectory(asked string) (dir string, cleanup func() error, err error) {
+	if asked == "" {
+		dir, err = os.MkdirTemp("", "decree-dev-")
+		return dir, func() error { return os.RemoveAll(dir) }, err
+	}
+	if dir, err = filepath.Abs(asked); err != nil {
+		return "", nil, err
+	}
+	return dir, func() error { return nil }, os.MkdirAll(dir, 0o755)
+}
+
+// openDev opens the nodes side by side: on a first start each waits for the
+// others.
+func (p *program) openDev(ctx context.Context, flags devFlags, dir string) ([]*daemon.Daemon, error) {
+	configs, err := devConfigs(flags, dir)
+	if err != nil {
+		return nil, err
+	}
+	options := daemon.Options{
+		Drivers: drivers(), // shared, so that embedded participants are the same for all nodes
+		Logger:  newLogger(p.stderr, flags.logLevel, "text"),
+		Version: buildInfo().String(),
+		Exit:    p.die,
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	daemons := make([]*daemon.Daemon, len(configs))
+	failures := make([]error, len(configs))
+	var opening sync.WaitGroup
+	for i, cfg := range configs {
+		opening.Go(func() {
+			if daemons[i], failures[i] = daemon.Open(ctx, cfg, options); failures[i] != nil {
+				cancel() // the others would wait for this one
+			}
+		})
+	}
+	opening.Wait()
+	if err := firstCause(failures); err != nil {
+		for _, d := range daemons {
+			if d != nil {
+				d.Abandon()
+			}
+		}
+		return nil, err
+	}
+	return daemons, nil
+}
+
+// firstCause drops the errors of nodes that were only told to stop waiting.
+func firstCause(failures []error) error {
+	var causes []error
+	for _, err := range failures {
+		if err != nil && !errors.Is(err, context.Canceled) {
+			causes = append(causes, err)
+		}
+	}
+	if len(causes) > 0 {
+		return errors.Join(causes...)
+	}
+	return errors.Join(failures...)
+}
+
+func devConfigs(flags devFlags, dir string) ([]config.Server, error) {
+	address := func(block, node int) string {
+		if flags.port == 0 {
+			return "127.0.0.1:0"
+		}
+		return fmt.Sprintf("127.0.0.1:%d", flags.port+block+node)
+	}
+	raft := make([]string, devNodes)
+	for i := range raft {
+		raft[i] = address(200, i+1)
+	}
+	if flags.port == 0 {
+		// Peers must know one another's addresses before any of them listens.
+		var err error
+		if raft, err = freeAddresses(devNodes); err != nil {
+			return nil, err
+		}
+	}
+	var peers config.Peers
+	for i := range devNodes {
+		peers = append(peers, config.Peer{ID: fmt.Sprintf("n%d", i+1), Addr: raft[i]})
+	}
+	var configs []config.Server
+	for i, peer := range peers {
+		cfg := config.Default()
+		cfg.NodeID = peer.ID
+		cfg.DataDir = filepath.Join(dir, peer.ID)
+		cfg.Peers = peers
+		cfg.RaftAddr = peer.Addr
+		cfg.GRPCAddr = address(0, i+1)
+		cfg.HTTPAddr = address(100, i+1)
+		configs = append(configs, cfg)
+	}
+	return configs, nil
+}
+
+// introduce registers the participants and prints what to do with all this.
+func (p *program) introduce(ctx context.Context, daemons []*daemon.Daemon, dir string) error {
+	var endpoints []string
+	for _, d := range daemons {
+		endpoints = append(endpoints, d.GRPC.String())
+	}
+	c, err := client.New(client.Config{Endpoints: endpoints})
+	if err != nil {
+		return err
+	}
+	defer c.Close() //nolint:errcheck // nothing is under way
+	bounded, cancel := context.WithTimeout(ctx, defaultPatience)
+	defer cancel()
+	for _, participant := range devParticipants(dir) {
+		if _, err := c.PutParticipant(bounded, participant); err != nil {
+			return fmt.Errorf("register %s: %w", participant.GetName(), err)
+		}
+	}
+	p.out.write([]byte(p.introduction(daemons, endpoints, dir)))
+	return nil
+}
+
+func devParticipants(dir string) []*decreev1.Participant {
+	bank := func(name string) *decreev1.Participant {
+		path := structpb.NewStringValue(filepath.Join(dir, name+".db"))
+		return &decreev1.Participant{Name: name, Driver: "kv", Config: &structpb.Struct{Fields: map[string]*structpb.Value{"path": path}}}
+	}
+	delay := structpb.NewStringValue("100ms")
+	courier := &structpb.Struct{Fields: map[string]*structpb.Value{"delay_max": delay}}
+	return []*decreev1.Participant{
+		bank("bank-a"), bank("bank-b"), {Name: "courier", Driver: "sim", Config: courier},
+	}
+}
+
+func (p *program) introduction(daemons []*daemon.Daemon, endpoints []string, dir string) string {
+	var b strings.Builder
+	b.WriteString("Three nodes run here:\n\n")
+	for i, d := range daemons {
+		fmt.Fprintf(&b, "  n%d  gRPC %s  HTTP http://%s\n", i+1, d.GRPC, d.HTTP)
+	}
+	fmt.Fprintf(&b, "\nParticipants: bank-a and bank-b (kv), courier (sim). Data in %s\n", safe(dir))
+	b.WriteString("\nIn another terminal:\n\n")
+	if all := strings.Join(endpoints, ","); all != defaultEndpoints {
+		fmt.Fprintf(&b, "  export %s=%s\n", endpointsEnv, all)
+	}
+	examples := strings.ReplaceAll(devExamples, "DECREE", safe(os.Args[0]))
+	examples = strings.ReplaceAll(examples, "HTTP1", daemons[0].HTTP.String())
+	b.WriteString(strings.ReplaceAll(examples, "HTTP2", daemons[1].HTTP.String()))
+	return b.String()
+}
+
+// devExamples give alice money, move some of it, try to move too much, and do the
+// same by HTTP, at any node. The words in capitals are replaced.
+const devExamples = `  DECREE tx submit --branch bank-a='{"ops":[{"op":"add","key":"alice","amount":100}]}'
+  DECREE tx submit --branch bank-a='{"ops":[{"op":"add","key":"alice","amount":-30,"min":0}]}' \
+                   --branch bank-b='{"ops":[{"op":"add","key":"bob","amount":30}]}'
+  DECREE tx submit --branch bank-a='{"ops":[{"op":"add","key":"alice","amount":-500,"min":0}]}' \
+                   --branch bank-b='{"ops":[{"op":"add","key":"bob","amount":500}]}'
+  DECREE tx list
+  DECREE cluster status
+  DECREE cluster transfer-leader
+
+  curl -s http://HTTP1/v1/transactions -d '{"branches":[
+    {"participant":"bank-a","json":{"ops":[{"op":"add","key":"alice","amount":-10,"min":0}]}},
+    {"participant":"courier","json":{"parcel":"to bob"}}]}'
+  curl -s http://HTTP2/v1/transactions
+
+Stop with ctrl-C.
+`
