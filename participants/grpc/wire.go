@@ -22,10 +22,6 @@ const (
 	reasonStaleEpoch = "STALE_EPOCH"
 )
 
-// maxCluster bounds a cluster's id in bytes. decree makes them; it is far more
-// than they need, and few enough for a key in any store.
-const maxCluster = 128
-
 func branchToWire(b participants.Branch) *participantv1.Branch {
 	return &participantv1.Branch{
 		Cluster: b.Cluster,
@@ -66,8 +62,8 @@ func branchFromWire(w *participantv1.Branch) (participants.Branch, error) {
 }
 
 func checkCluster(cluster string) error {
-	if cluster == "" || len(cluster) > maxCluster {
-		return fmt.Errorf("cluster: %d bytes, want 1 to %d", len(cluster), maxCluster)
+	if cluster == "" || len(cluster) > participants.MaxClusterID {
+		return fmt.Errorf("cluster: %d bytes, want 1 to %d", len(cluster), participants.MaxClusterID)
 	}
 	return nil
 }
