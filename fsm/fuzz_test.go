@@ -2,11 +2,15 @@ package fsm
 
 import (
 	"bytes"
+	"encoding/binary"
+	"hash/crc32"
 	"reflect"
 	"testing"
 
 	"github.com/hashicorp/raft"
+	"google.golang.org/protobuf/proto"
 
+	"github.com/decree-tx/decree/fsm/fsmpb"
 	"github.com/decree-tx/decree/fsm/txn"
 )
 
@@ -51,7 +55,8 @@ func FuzzDecode(f *testing.F) {
 }
 
 // FuzzRestore holds that no bytes make restore panic; that what it refuses changes
-// nothing; and that what it accepts is written again as the same state.
+// nothing; and that what it accepts is written again as the same state. Few inputs
+// have the right checksum, so each is also tried with a trailer that fits it.
 func FuzzRestore(f *testing.F) {
 	good := persist(f, lively(f).m)
 	f.Add(good)
@@ -59,22 +64,54 @@ func FuzzRestore(f *testing.F) {
 	f.Add(good[:len(good)/2])
 	f.Add([]byte{0, 0, 0, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		m := newMachine(t)
-		before := persist(t, m)
-		if err := restore(m, b); err != nil {
-			if !bytes.Equal(persist(t, m), before) {
-				t.Fatal("a refused snapshot changed the state")
-			}
-			return
-		}
-		checkIndices(t, m)
-		written := persist(t, m)
-		twin := newMachine(t)
-		if err := restore(twin, written); err != nil {
-			t.Fatalf("restored, but not again: %v", err)
-		}
-		if !bytes.Equal(persist(t, twin), written) {
-			t.Fatal("two snapshots of one state")
-		}
+		tryRestore(t, b)
+		tryRestore(t, withTrailer(b))
 	})
+}
+
+func tryRestore(t *testing.T, b []byte) {
+	t.Helper()
+	m := newMachine(t)
+	before := persist(t, m)
+	if err := restore(m, b); err != nil {
+		if !bytes.Equal(persist(t, m), before) {
+			t.Fatal("a refused snapshot changed the state")
+		}
+		return
+	}
+	checkIndices(t, m)
+	written := persist(t, m)
+	twin := newMachine(t)
+	if err := restore(twin, written); err != nil {
+		t.Fatalf("restored, but not again: %v", err)
+	}
+	if !bytes.Equal(persist(t, twin), written) {
+		t.Fatal("two snapshots of one state")
+	}
+}
+
+// withTrailer keeps the whole records of b, and ends them with a trailer that
+// counts and sums them up.
+func withTrailer(b []byte) []byte {
+	var out []byte
+	trailer := new(fsmpb.Trailer)
+	for len(b) >= 4 {
+		n := int(binary.BigEndian.Uint32(b))
+		if n > len(b)-4 {
+			break
+		}
+		r := new(fsmpb.Record)
+		if proto.Unmarshal(b[4:4+n], r) != nil || r.GetTrailer() != nil {
+			break
+		}
+		if r.GetParticipant() != nil {
+			trailer.Participants++
+		}
+		if r.GetTransaction() != nil {
+			trailer.Transactions++
+		}
+		out, b = append(out, b[:4+n]...), b[4+n:]
+	}
+	trailer.Crc32C = crc32.Checksum(out, castagnoli)
+	return appendRecord(out, &fsmpb.Record{Kind: &fsmpb.Record_Trailer{Trailer: trailer}})
 }

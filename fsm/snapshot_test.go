@@ -251,20 +251,22 @@ func records(t tester, b []byte) (list []*fsmpb.Record) {
 	return list
 }
 
-func join(list []*fsmpb.Record) []byte {
-	var b []byte
+func join(list []*fsmpb.Record) (b []byte) {
 	for _, r := range list {
 		if trailer := r.GetTrailer(); trailer != nil {
 			trailer.Crc32C = crc32.Checksum(b, castagnoli)
 		}
-		m, err := proto.Marshal(r)
-		if err != nil {
-			panic(err)
-		}
-		b = binary.BigEndian.AppendUint32(b, uint32(len(m)))
-		b = append(b, m...)
+		b = appendRecord(b, r)
 	}
 	return b
+}
+
+func appendRecord(b []byte, r *fsmpb.Record) []byte {
+	m, err := proto.Marshal(r)
+	if err != nil {
+		panic(err)
+	}
+	return append(binary.BigEndian.AppendUint32(b, uint32(len(m))), m...)
 }
 
 // TestWrongSnapshotsAreRefused changes a snapshot in ways that a checksum does not
