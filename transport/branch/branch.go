@@ -139,13 +139,13 @@ const (
 func (c Config) Validate() error {
 	var problems []error
 	if c.MaxPayload < 0 || c.MaxPayload > maxMaxPayload {
-		problems = append(problems, fmt.Errorf("MaxPayload %d, want 0 to %d", c.MaxPayload, maxMaxPayload))
+		problems = append(problems, fmt.Errorf("config: MaxPayload %d, want 0 to %d", c.MaxPayload, maxMaxPayload))
 	}
 	if c.MaxOpen < 0 || c.MaxOpen > maxMaxOpen {
-		problems = append(problems, fmt.Errorf("MaxOpen %d, want 0 to %d", c.MaxOpen, maxMaxOpen))
+		problems = append(problems, fmt.Errorf("config: MaxOpen %d, want 0 to %d", c.MaxOpen, maxMaxOpen))
 	}
 	if c.Grace < 0 {
-		problems = append(problems, fmt.Errorf("Grace %s is negative", c.Grace))
+		problems = append(problems, fmt.Errorf("config: Grace %s is negative", c.Grace))
 	}
 	return errors.Join(problems...)
 }
