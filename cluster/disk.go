@@ -3,6 +3,7 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -46,7 +47,11 @@ func openDisk(cfg Config) (*disk, error) {
 		return nil, err
 	}
 	path := filepath.Join(cfg.Dir, logFile)
-	if err := mayOpenLog(me, path); err != nil {
+	used, err := inspectLog(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := mayOpen(me, fresh, used, path); err != nil {
 		return nil, err
 	}
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
@@ -57,26 +62,26 @@ func openDisk(cfg Config) (*disk, error) {
 		return nil, err
 	}
 	d := &disk{dir: cfg.Dir, bolt: bolt, me: me}
-	if err := d.check(cfg, fresh); err != nil {
+	if err := d.prepare(cfg, fresh); err != nil {
 		return nil, errors.Join(err, bolt.Close())
 	}
 	return d, nil
 }
 
-// mayOpenLog keeps a lost log from being replaced by an empty one.
-func mayOpenLog(me identity, path string) error {
-	if me.Phase == phaseRemoved {
+// mayOpen holds the identity against what the log file holds, before anything is
+// opened for writing: a log that is gone must not be replaced by an empty one.
+func mayOpen(me identity, fresh, used bool, path string) error {
+	switch {
+	case me.Phase == phaseRemoved:
 		return fmt.Errorf("%w: node %s needs an empty data directory to be added again", ErrRemoved, me.ID)
-	}
-	if me.Phase != phaseMember {
-		return nil
-	}
-	switch info, err := os.Stat(path); {
-	case errors.Is(err, os.ErrNotExist), err == nil && info.Size() == 0:
+	case fresh && used:
+		return fmt.Errorf("%w: %s is there, but %s is not", ErrCorruptDir, path, identityFile)
+	case me.Phase == phaseEmpty && used:
+		return fmt.Errorf("%w: %s holds something, but %s says that it was never used", ErrCorruptDir, path, identityFile)
+	case me.Phase == phaseMember && !used:
 		return lost(me.ID, path)
-	default:
-		return err
 	}
+	return nil
 }
 
 func lost(id, path string) error {
@@ -97,15 +102,49 @@ func openLog(path string) (_ *raftboltdb.BoltStore, err error) {
 			FreelistType:   bbolt.FreelistMapType,
 		},
 	})
-	switch {
-	case errors.Is(err, berrors.ErrTimeout):
-		return nil, fmt.Errorf("%w: %s is locked", ErrDirInUse, path)
-	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch):
-		return nil, fmt.Errorf("%w: %s: %w", ErrCorruptDir, path, err)
-	case err != nil:
-		return nil, fmt.Errorf("open %s: %w", path, err)
+	if err != nil {
+		return nil, explainOpen(path, err)
 	}
 	return bolt, nil
+}
+
+// inspectLog reads every page of the file, without a way to change it, and reports
+// whether it holds anything; a file that is not there does not. Opened for writing, bbolt scans the file for free pages on a goroutine of its
+// own, and a page that it can't read would end the process without a word of which
+// file it was.
+func inspectLog(path string) (used bool, err error) {
+	if info, err := os.Stat(path); errors.Is(err, os.ErrNotExist) || err == nil && info.Size() == 0 {
+		return false, nil
+	}
+	defer explainPanic(path, &err)()
+	db, err := bbolt.Open(path, 0, &bbolt.Options{ReadOnly: true, Timeout: lockTimeout})
+	if err != nil {
+		return false, explainOpen(path, err)
+	}
+	defer db.Close()
+	err = db.View(func(tx *bbolt.Tx) error {
+		return tx.ForEach(func(_ []byte, b *bbolt.Bucket) error {
+			return b.ForEach(func(_, _ []byte) error {
+				used = true
+				return nil
+			})
+		})
+	})
+	return used, err
+}
+
+// explainOpen says what an error of bbolt.Open means here. What is not the
+// operating system's is about the file's content.
+func explainOpen(path string, err error) error {
+	var system *fs.PathError
+	switch {
+	case errors.Is(err, berrors.ErrTimeout):
+		return fmt.Errorf("%w: %s is locked", ErrDirInUse, path)
+	case errors.As(err, &system):
+		return err
+	default:
+		return fmt.Errorf("%w: %s: %w", ErrCorruptDir, path, err)
+	}
 }
 
 // explainPanic turns a panic over a broken file into ErrCorruptDir: bbolt and
@@ -121,33 +160,46 @@ func explainPanic(path string, err *error) func() {
 	}
 }
 
-// check holds the identity against what Raft has stored, and completes what a
-// crash left half done.
-func (d *disk) check(cfg Config, fresh bool) (err error) {
-	path := filepath.Join(d.dir, logFile)
-	defer explainPanic(path, &err)()
+// prepare completes what a crash left half done, and marks a new disk.
+func (d *disk) prepare(cfg Config, fresh bool) (err error) {
+	defer explainPanic(filepath.Join(d.dir, logFile), &err)()
 	d.snapshots, err = raft.NewFileSnapshotStoreWithLogger(d.dir, keptSnapshots, cfg.Logger.Named("snapshot"))
 	if err != nil {
 		return fmt.Errorf("snapshots: %w", err)
 	}
-	used, err := raft.HasExistingState(d.bolt, d.bolt, d.snapshots)
-	if err != nil {
-		return fmt.Errorf("%w: %s: %w", ErrCorruptDir, path, err)
-	}
 	switch {
-	case fresh && used:
-		return fmt.Errorf("%w: %s has a log but no %s", ErrCorruptDir, d.dir, identityFile)
 	case fresh:
 		return d.become(newIdentity(cfg.ID))
-	case used && d.me.Phase == phaseEmpty:
-		return fmt.Errorf("%w: %s has a log, but its %s says that it was never used", ErrCorruptDir, d.dir, identityFile)
-	case used:
-		// Crashed between Raft's first write and the note of it.
-		return d.advance(phaseMember)
-	case d.me.Phase == phaseMember:
-		return lost(d.me.ID, path)
+	case d.me.Phase == phaseAgreed:
+		return d.finishFounding()
+	case d.me.Phase == phaseAdmitted:
+		return d.noteFirstWrite()
 	}
 	return nil
+}
+
+// finishFounding looks how far a crashed bootstrap came. Raft was not started yet,
+// so this disk has promised nothing, and a term without an entry is taken back to
+// let the bootstrap be repeated.
+func (d *disk) finishFounding() error {
+	last, err := d.bolt.LastIndex()
+	switch {
+	case err != nil:
+		return err
+	case last > 0:
+		return d.advance(phaseMember)
+	default:
+		return d.bolt.SetUint64([]byte("CurrentTerm"), 0)
+	}
+}
+
+// noteFirstWrite completes a crash between Raft's first write and the note of it.
+func (d *disk) noteFirstWrite() error {
+	used, err := raft.HasExistingState(d.bolt, d.bolt, d.snapshots)
+	if err != nil || !used {
+		return err
+	}
+	return d.advance(phaseMember)
 }
 
 // identity is the disk's identity as it is on disk.
