@@ -110,7 +110,7 @@ func (s *Store) settle(batch []*call) {
 // call of the batch has an answer.
 func (s *Store) commit(batch []*call) error {
 	syncing := false
-	err := guard(func() error {
+	err := guard(s.log, func() error {
 		tx, err := s.db.Begin(true)
 		if err != nil {
 			return err
@@ -128,7 +128,7 @@ func (s *Store) commit(batch []*call) error {
 	}
 	if !syncing || undone(err) {
 		// The file is as it was; only the locks have run ahead of it.
-		if reload := guard(s.rebuild); reload == nil {
+		if reload := guard(s.log, s.rebuild); reload == nil {
 			return err
 		}
 	}

@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime/debug"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
 )
@@ -52,7 +54,7 @@ const (
 )
 
 // openFile opens or creates the bbolt file and makes sure that it is ours.
-func openFile(ctx context.Context, path string) (db *bbolt.DB, err error) {
+func openFile(ctx context.Context, path string, log hclog.Logger) (db *bbolt.DB, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -64,7 +66,7 @@ func openFile(ctx context.Context, path string) (db *bbolt.DB, err error) {
 	if deadline, ok := ctx.Deadline(); ok {
 		patience = max(min(patience, time.Until(deadline)), 1) // 0 would wait for ever
 	}
-	err = guard(func() error {
+	err = guard(log, func() error {
 		db, err = bbolt.Open(path, 0o600, &bbolt.Options{
 			Timeout:         patience,
 			FreelistType:    bbolt.FreelistMapType,
@@ -78,7 +80,7 @@ func openFile(ctx context.Context, path string) (db *bbolt.DB, err error) {
 	case err != nil:
 		return nil, err
 	}
-	if err := guard(func() error { return initialise(db) }); err != nil {
+	if err := guard(log, func() error { return initialise(db) }); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	if fresh {
@@ -130,11 +132,14 @@ const (
 	metaSize       = 64
 	metaMagic      = 0xED0CDAED
 	metaVersion    = 2
+	freelistFlag   = 0x10
+	noFreelist     = math.MaxUint64
 )
 
-// inspect looks at a file before bbolt maps it: reading the map beyond the end of
-// a file that was cut short kills the process, and no error would tell why. An
-// absent or empty file is fresh.
+// inspect looks at a file before bbolt maps it, and tells of an absent or empty
+// one that it is fresh. Where a file was cut short or overwritten, bbolt would
+// panic while it holds the lock, or the process would die of reading the map
+// beyond the end of the file, and no error would tell why.
 func inspect(path string) (fresh bool, err error) {
 	file, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -153,30 +158,40 @@ func inspect(path string) (fresh bool, err error) {
 	case info.Size() == 0:
 		return true, nil
 	}
-	first, ok := readMeta(file, 0)
-	at := int64(os.Getpagesize())
-	if ok {
-		at = int64(first.pageSize)
-	}
-	second, alsoOK := readMeta(file, at)
-	if !ok && !alsoOK {
+	latest, ok := latestMeta(file)
+	switch want := int64(latest.pages) * int64(latest.pageSize); {
+	case !ok:
 		return false, fmt.Errorf("%w, or its head is destroyed", ErrForeign)
-	}
-	// bbolt goes by the younger of the two.
-	latest := first
-	if !ok || alsoOK && second.txid > first.txid {
-		latest = second
-	}
-	if want := int64(latest.pages) * int64(latest.pageSize); info.Size() < want {
+	case latest.freelist == noFreelist:
+		return false, fmt.Errorf("%w: a bbolt file with other settings", ErrForeign)
+	case info.Size() < want:
 		return false, fmt.Errorf("%w: it has %d bytes of %d", ErrDamaged, info.Size(), want)
+	case !isFreelist(file, latest):
+		return false, fmt.Errorf("%w: its list of free pages is destroyed", ErrDamaged)
 	}
 	return false, nil
 }
 
 type meta struct {
 	pageSize uint32
+	freelist uint64 // the page of the freelist
 	pages    uint64
 	txid     uint64
+}
+
+// latestMeta is the younger of the meta records that are whole, by which bbolt
+// goes; false means that none is.
+func latestMeta(file *os.File) (latest meta, ok bool) {
+	first, ok := readMeta(file, 0)
+	at := int64(os.Getpagesize())
+	if ok {
+		at = int64(first.pageSize)
+	}
+	second, alsoOK := readMeta(file, at)
+	if !ok || alsoOK && second.txid > first.txid {
+		return second, alsoOK
+	}
+	return first, true
 }
 
 func readMeta(file *os.File, at int64) (meta, bool) {
@@ -191,17 +206,33 @@ func readMeta(file *os.File, at int64) (meta, bool) {
 	if order.Uint32(m) != metaMagic || order.Uint32(m[4:]) != metaVersion || order.Uint64(m[56:]) != sum.Sum64() {
 		return meta{}, false
 	}
-	return meta{pageSize: order.Uint32(m[8:]), pages: order.Uint64(m[40:]), txid: order.Uint64(m[48:])}, true
+	return meta{
+		pageSize: order.Uint32(m[8:]),
+		freelist: order.Uint64(m[32:]),
+		pages:    order.Uint64(m[40:]),
+		txid:     order.Uint64(m[48:]),
+	}, true
+}
+
+func isFreelist(file *os.File, m meta) bool {
+	var header [pageHeaderSize]byte
+	if _, err := file.ReadAt(header[:], int64(m.freelist)*int64(m.pageSize)); err != nil {
+		return false
+	}
+	order := binary.NativeEndian
+	return order.Uint64(header[:]) == m.freelist && order.Uint16(header[8:])&freelistFlag != 0
 }
 
 // guard turns a panic over the file's contents into an error: a participant's
 // broken file is that participant's trouble, and its process may serve others.
-func guard(fn func() error) (err error) {
+// The stack goes to the log, where it helps whoever reads it.
+func guard(log hclog.Logger, fn func() error) (err error) {
 	before := debug.SetPanicOnFault(true)
 	defer debug.SetPanicOnFault(before)
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("%w: %v\n%s", ErrDamaged, p, debug.Stack())
+			log.Debug("panic over the contents of the file", "stack", string(debug.Stack()))
+			err = fmt.Errorf("%w: %v", ErrDamaged, p)
 		}
 	}()
 	return fn()

@@ -55,7 +55,7 @@ func open(ctx context.Context, path string, log hclog.Logger) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	db, err := openFile(ctx, path)
+	db, err := openFile(ctx, path, log)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +68,7 @@ func open(ctx context.Context, path string, log hclog.Logger) (*Store, error) {
 		stop:     make(chan struct{}),
 		stopped:  make(chan struct{}),
 	}
-	if err := guard(s.rebuild); err != nil {
+	if err := guard(s.log, s.rebuild); err != nil {
 		db.Close() //nolint:errcheck // the first error is the one to tell
 		return nil, err
 	}
