@@ -2,6 +2,7 @@ package transport
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -58,8 +59,13 @@ func (p *peerLink) connect(ctx context.Context, leader cluster.Peer) (*grpc.Clie
 	if err == nil {
 		err = ready(ctx, conn)
 	}
+	if errors.Is(err, errStopping) {
+		return nil, err
+	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s at %s: %w", errUnreachable, leader.ID, leader.RaftAddress, err)
+		// The cause is told and not wrapped: whatever it is, the answer to it is to
+		// wait for a leader.
+		return nil, fmt.Errorf("%w: %s at %s: %s", errUnreachable, leader.ID, leader.RaftAddress, err)
 	}
 	return conn, nil
 }
