@@ -300,6 +300,18 @@ func (w *world) leader(t *testing.T, id string) *testNode {
 	return n
 }
 
+// follow has the node believe that id leads, and returns once its server knows.
+func (n *testNode) follow(id string) {
+	n.node.believe(id)
+	for {
+		now := n.observer.view()
+		if now.leader.ID == id {
+			return
+		}
+		<-now.changed
+	}
+}
+
 // client is a plain gRPC client of the node.
 func (n *testNode) client(t *testing.T) decreev1.TransactionsClient {
 	t.Helper()

@@ -64,6 +64,7 @@ type Server struct {
 	ended    context.Context // ends when Stop begins; watches end with it
 	end      context.CancelFunc
 
+	starting sync.Mutex     // keeps the start of Serve apart from that of Stop
 	work     sync.WaitGroup // every goroutine of Serve's
 	retired  atomic.Bool    // health is off
 	stopOnce sync.Once
@@ -133,10 +134,12 @@ func (s *Server) Serve(grpcListener, httpListener net.Listener) error {
 	httpListener = netutil.LimitListener(httpListener, s.cfg.MaxConnections)
 
 	failed := make(chan error, 3)
-	s.work.Go(func() { s.observer.run(s.ended) })
-	s.work.Go(func() { failed <- s.serveGRPC(s.inward) })
-	s.work.Go(func() { failed <- s.serveGRPC(grpcListener) })
-	s.work.Go(func() { failed <- s.serveHTTP(httpListener) })
+	if !s.begin(func() { s.observer.run(s.ended) },
+		func() { failed <- s.serveGRPC(s.inward) },
+		func() { failed <- s.serveGRPC(grpcListener) },
+		func() { failed <- s.serveHTTP(httpListener) }) {
+		return errors.Join(grpcListener.Close(), httpListener.Close())
+	}
 	select {
 	case err := <-failed:
 		if err != nil {
@@ -146,7 +149,21 @@ func (s *Server) Serve(grpcListener, httpListener net.Listener) error {
 	case <-s.ended.Done():
 	}
 	<-s.stopped
+	s.work.Wait()
 	return nil
+}
+
+// begin starts the server's goroutines, unless Stop was first.
+func (s *Server) begin(work ...func()) bool {
+	s.starting.Lock()
+	defer s.starting.Unlock()
+	if s.ended.Err() != nil {
+		return false
+	}
+	for _, f := range work {
+		s.work.Go(f)
+	}
+	return true
 }
 
 func (s *Server) serveGRPC(l net.Listener) error {
@@ -180,7 +197,9 @@ func (s *Server) Stop(ctx context.Context) error {
 	s.stopOnce.Do(func() {
 		defer close(s.stopped)
 		s.Retire()
+		s.starting.Lock()
 		s.end()
+		s.starting.Unlock()
 		err = s.drain(ctx)
 		s.gateway.Close() //nolint:errcheck,gosec // in memory
 		s.inward.Close()  //nolint:errcheck,gosec // in memory

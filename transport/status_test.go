@@ -13,6 +13,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -114,11 +115,11 @@ func TestMessagesAreBoundedAndUTF8(t *testing.T) {
 // scripted answers every Submit with one error.
 type scripted struct {
 	decreev1.UnimplementedTransactionsServer
-	err error
+	err atomic.Value
 }
 
 func (s *scripted) Submit(context.Context, *decreev1.SubmitRequest) (*decreev1.SubmitResponse, error) {
-	return nil, s.err
+	return nil, s.err.Load().(struct{ error }).error
 }
 
 func TestSDKKnowsEveryReason(t *testing.T) {
@@ -131,7 +132,7 @@ func TestSDKKnowsEveryReason(t *testing.T) {
 	c := sdk(t, l)
 
 	for _, row := range rows() {
-		backend.err = refuse(row.err, someTxID)
+		backend.err.Store(struct{ error }{refuse(row.err, someTxID)})
 		// What the SDK retries ends with the context.
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		if f, _ := judge(row.err); f != answered {
