@@ -77,6 +77,10 @@ pid_of() {
   esac
 }
 
+# alive tells a running process from none, and from one that has ended and that
+# its parent has not noticed yet.
+alive() { [[ $(ps -o state= -p "$1" 2>/dev/null) == [!Z]* ]]; }
+
 paused() { [[ $(ps -o state= -p "$1" 2>/dev/null) == *T* ]]; }
 
 launch() {
@@ -86,15 +90,15 @@ launch() {
     >>"$dir/$node.log" 2>&1 </dev/null &
   printf '%d\n' $! >"$dir/$node.pid"
   # Until the process has become the server, pid_of does not know it.
-  until pid_of "$node" >/dev/null || ! kill -0 $! 2>/dev/null; do sleep 0.01; done
+  until pid_of "$node" >/dev/null || ! alive $!; do sleep 0.01; done
 }
 
 # gone waits until a process has ended, for at most the given seconds.
 gone() {
-  local tries=$(($2 * 20))
-  while kill -0 "$1" 2>/dev/null; do
+  local tries=$(($2 * 50))
+  while alive "$1"; do
     [ $((tries--)) -gt 0 ] || return 1
-    sleep 0.05
+    sleep 0.02
   done
 }
 

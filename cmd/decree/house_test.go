@@ -53,7 +53,8 @@ var house = []room{
 	{"transport/branch/decreesql", "transport/branch transport/api/... participants/marker"},
 	{"transport/web", ""},
 	// Load, bank and chaos reach a cluster as a user would.
-	{"cmd/internal/bank", "transport/client transport/api/... participants/kv cmd/internal/..."},
+	{"cmd/internal/bank", "transport/client transport/api/... participants participants/kv"},
+	{"cmd/internal/demo", "transport/client transport/api/... participants cmd/internal/bank"},
 	{"cmd/internal/bench", "transport/client transport/api/... cmd/internal/..."},
 	{"cmd/internal/chaos", "transport/client transport/api/... participants/kv cmd/internal/..."},
 	{"cmd/...", "..."},
