@@ -1,3 +1,5 @@
+//go:build unix
+
 package branch_test
 
 // These tests prove that a service survives kill -9 wherever it strikes: before
@@ -10,6 +12,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -146,7 +149,7 @@ func TestChild(t *testing.T) {
 	server, _, _ := site{spec[0], spec[1]}.open(t, where)
 	target, _ := serve(t, server, grpc.UnaryInterceptor(where.intercept))
 	fmt.Println("listening", target)
-	select {}
+	io.Copy(io.Discard, os.Stdin) //nolint:errcheck // ends with the parent, so that nobody is left behind
 }
 
 // startChild runs the service in a process that will kill itself. It returns the
@@ -156,6 +159,9 @@ func startChild(t *testing.T, s site, c crash) (target string, dead func()) {
 	cmd := exec.Command(os.Args[0], "-test.run=^TestChild$")
 	cmd.Env = append(os.Environ(), childVariable+"="+s.kind+"|"+s.dir+"|"+string(c))
 	cmd.Stderr = os.Stderr
+	if _, err := cmd.StdinPipe(); err != nil { // open until this process ends
+		t.Fatal(err)
+	}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
