@@ -156,4 +156,3 @@ func (nothing) Snapshot() (raft.FSMSnapshot, error) { return nothing{}, nil }
 func (nothing) Restore(r io.ReadCloser) error       { return r.Close() }
 func (nothing) Persist(s raft.SnapshotSink) error   { return s.Close() }
 func (nothing) Release()                            {}
-
