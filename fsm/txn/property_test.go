@@ -1,8 +1,10 @@
 package txn_test
 
 import (
+	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -203,5 +205,39 @@ func checkVerdict(t *rapid.T, ballot *txn.Ballot, votes []txn.Vote, staged, no b
 		}
 	case !ok || verdict.Decision != txn.Commit || !reflect.DeepEqual(verdict.ReadOnly, readOnly):
 		t.Fatalf("verdict %+v %t of votes %v", verdict, ok, votes)
+	}
+}
+
+// checkStep holds what is true of every step: an error changes nothing; what was
+// made due is what is now owed and was not before; a decision stands (R1); the
+// state is one that snapshots accept.
+func checkStep(t interface {
+	Helper()
+	Fatalf(string, ...any)
+}, prev, next *txn.Transaction, due []txn.Work, err error) {
+	t.Helper()
+	if err != nil {
+		if next != prev || due != nil {
+			t.Fatalf("the error %q came with a new state or effects", err)
+		}
+		if errors.Is(err, txn.ErrStaleEpoch) {
+			t.Fatalf("Step judged an epoch")
+		}
+		return
+	}
+	if err := next.Check(); err != nil {
+		t.Fatalf("no such state: %s: %+v", err, next)
+	}
+	if prev != nil && prev.State.Decided() && next.Decision() != prev.Decision() {
+		t.Fatalf("R1: %s became %s", prev.Decision(), next.Decision())
+	}
+	var want []txn.Work
+	for _, w := range txn.Pending(next) {
+		if prev == nil || !slices.Contains(txn.Pending(prev), w) {
+			want = append(want, w)
+		}
+	}
+	if !slices.Equal(due, want) {
+		t.Fatalf("effects %v, want %v", due, want)
 	}
 }

@@ -1,11 +1,7 @@
 package txn_test
 
 import (
-	"errors"
 	"fmt"
-	"slices"
-	"sort"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -64,7 +60,6 @@ type theatre struct {
 	index   uint64
 	clock   txn.Time
 	epoch   uint64 // of the leader that speaks
-	horizon txn.Time
 	ids     map[string]txn.TxID
 	states  map[string]*txn.Transaction
 	ballots map[string]*txn.Ballot
@@ -361,160 +356,5 @@ func (s *theatre) show(name string) {
 	}
 	if !t.State.Decided() {
 		s.say("  deadline %s", t.Deadline().Sub(beginning))
-	}
-}
-
-// id stands for a name: its time is when the name was first used.
-func (s *theatre) id(t *testing.T, name string, d *datadriven.TestData) txn.TxID {
-	t.Helper()
-	if id, ok := s.ids[name]; ok {
-		return id
-	}
-	made := s.clock
-	if v, ok := value(d, "made"); ok {
-		made = beginning.Add(duration(t, v))
-	}
-	s.ids[name] = newID(made, byte(len(s.ids)+1))
-	return s.ids[name]
-}
-
-func newID(at txn.Time, n byte) (id txn.TxID) {
-	ms := int64(at) / int64(time.Millisecond)
-	for i := range 6 {
-		id[i] = byte(ms >> (40 - 8*i))
-	}
-	id[6], id[8], id[15] = 0x70, 0x80, n
-	return id
-}
-
-func branches(d *datadriven.TestData) (list []txn.Branch) {
-	for _, arg := range d.CmdArgs {
-		if arg.Key == "branches" {
-			for _, p := range arg.Vals {
-				list = append(list, txn.NewBranch(p, []byte("work for "+p)))
-			}
-		}
-	}
-	return list
-}
-
-func votes(t *testing.T, d *datadriven.TestData) (list []txn.BranchVote) {
-	t.Helper()
-	kinds := map[string]txn.Vote{"none": txn.VoteNone, "commit": txn.VoteCommit, "read-only": txn.VoteReadOnly, "abort": txn.VoteAbort}
-	for _, arg := range d.CmdArgs {
-		if arg.Key == "votes" {
-			for _, v := range arg.Vals {
-				branch, kind, _ := strings.Cut(v, ":")
-				list = append(list, txn.BranchVote{Branch: atoi(t, branch), Vote: kinds[kind]})
-			}
-		}
-	}
-	return list
-}
-
-func receipts(t *testing.T, d *datadriven.TestData) (list []txn.BranchReceipt) {
-	t.Helper()
-	kinds := []string{"none", "done", "heuristic-commit", "heuristic-abort", "heuristic-hazard"}
-	receipt := txn.Done
-	if v, ok := value(d, "receipt"); ok {
-		receipt = txn.Receipt(slices.Index(kinds, v))
-	}
-	for _, arg := range d.CmdArgs {
-		if arg.Key == "branch" {
-			for _, v := range arg.Vals {
-				list = append(list, txn.BranchReceipt{Branch: atoi(t, v), Receipt: receipt})
-			}
-		}
-	}
-	return list
-}
-
-func decision(t *testing.T, id txn.TxID, d *datadriven.TestData) txn.Decide {
-	t.Helper()
-	c := txn.Decide{ID: id, Decision: txn.Commit, Branches: branches(d)}
-	if d.HasArg("abort") {
-		c.Decision = txn.Abort
-		c.Reason = txn.Reason{Code: txn.ReasonClient}
-		if len(c.Branches) > 0 {
-			c.Reason.Code = txn.ReasonRefused
-		}
-	}
-	for _, arg := range d.CmdArgs {
-		if arg.Key == "read-only" {
-			for _, v := range arg.Vals {
-				c.ReadOnly = append(c.ReadOnly, atoi(t, v))
-			}
-		}
-	}
-	return c
-}
-
-func value(d *datadriven.TestData, key string) (string, bool) {
-	for _, arg := range d.CmdArgs {
-		if arg.Key == key && len(arg.Vals) > 0 {
-			return arg.Vals[0], true
-		}
-	}
-	return "", false
-}
-
-func atoi(t *testing.T, s string) int {
-	t.Helper()
-	n, err := strconv.Atoi(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
-}
-
-func duration(t *testing.T, s string) time.Duration {
-	t.Helper()
-	d, err := time.ParseDuration(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return d
-}
-
-func sortedKeys[V any](m map[string]V) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	sort.Strings(keys)
-	return keys
-}
-
-// checkStep holds what is true of every step: an error changes nothing; what was
-// made due is what is now owed and was not before; a decision stands (R1); the
-// state is one that snapshots accept.
-func checkStep(t interface {
-	Helper()
-	Fatalf(string, ...any)
-}, prev, next *txn.Transaction, due []txn.Work, err error) {
-	t.Helper()
-	if err != nil {
-		if next != prev || due != nil {
-			t.Fatalf("the error %q came with a new state or effects", err)
-		}
-		if errors.Is(err, txn.ErrStaleEpoch) {
-			t.Fatalf("Step judged an epoch")
-		}
-		return
-	}
-	if err := next.Check(); err != nil {
-		t.Fatalf("no such state: %s: %+v", err, next)
-	}
-	if prev != nil && prev.State.Decided() && next.Decision() != prev.Decision() {
-		t.Fatalf("R1: %s became %s", prev.Decision(), next.Decision())
-	}
-	var want []txn.Work
-	for _, w := range txn.Pending(next) {
-		if prev == nil || !slices.Contains(txn.Pending(prev), w) {
-			want = append(want, w)
-		}
-	}
-	if !slices.Equal(due, want) {
-		t.Fatalf("effects %v, want %v", due, want)
 	}
 }
