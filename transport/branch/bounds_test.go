@@ -17,7 +17,16 @@ import (
 
 // R14: what is open is bounded; what was ended makes room.
 func TestOpenBranchesAreBounded(t *testing.T) {
-	s := newLocal(t, newFile(t), &inFile{}, branch.Config{MaxOpen: 2})
+	t.Run("local", func(t *testing.T) {
+		testOpenBranchesAreBounded(t, newLocal(t, newFile(t), &inFile{}, branch.Config{MaxOpen: 2}))
+	})
+	t.Run("foreign", func(t *testing.T) {
+		testOpenBranchesAreBounded(t, newForeign(t, &script{}, branch.Config{MaxOpen: 2}))
+	})
+}
+
+func testOpenBranchesAreBounded(t *testing.T, s *branch.Server) {
+	t.Helper()
 	a, b, c := newBranch(1), newBranch(1), newBranch(1)
 	votes(t, s, a, "x", "COMMIT")
 	votes(t, s, b, "x", "COMMIT")

@@ -26,12 +26,15 @@ func (f *foreign) prepare(ctx context.Context, m message) (Vote, error) {
 		if known || e.record.State == stateIntent {
 			return nil
 		}
+		if failed = e.room(); failed != nil {
+			return nil
+		}
 		return e.put(record{State: stateIntent, Digest: m.digest, Payload: m.branch.Payload})
 	})
 	switch {
 	case err != nil:
 		return Vote{}, err // the function above may still be running: touch nothing of it
-	case known:
+	case known || failed != nil:
 		return vote, failed
 	}
 	// A crash from here on leaves the intent: Recover lists the branch, and a

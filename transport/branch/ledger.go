@@ -102,7 +102,7 @@ func (l *ledger) unit(m message, f func(*entry) error, fenced bool) work {
 	return func(tx *bbolt.Tx) (bool, error) {
 		e, err := l.entry(tx, m)
 		if err != nil {
-			return false, err
+			return true, err
 		}
 		if fenced {
 			err = e.admit(m)
@@ -171,7 +171,6 @@ func (e *entry) addCluster(clusters *bbolt.Bucket, id string) error {
 		return err
 	}
 	if known >= maxClusters {
-		e.changed = false
 		return errClusters
 	}
 	if e.cluster, err = clusters.CreateBucket([]byte(id)); err != nil {
@@ -197,6 +196,15 @@ func (e *entry) admit(m message) error {
 	return e.cluster.Put(fenceName, raised.marshal())
 }
 
+// room refuses a new branch where too many are open (rule R14). It is asked before
+// anything is done for the branch, so that a refusal costs nothing.
+func (e *entry) room() error {
+	if e.record.State.open() || e.cluster.Bucket(openName).Sequence() < uint64(e.maxOpen) {
+		return nil
+	}
+	return fmt.Errorf("%w: %d", errFull, e.maxOpen)
+}
+
 // put writes the branch's record, in the bucket where it belongs. A record at its
 // end keeps neither payload nor holds.
 func (e *entry) put(r record) error {
@@ -220,9 +228,6 @@ func (e *entry) put(r record) error {
 	case !r.State.open():
 		err = done.Put(e.key[:], raw)
 	case !was:
-		if open.Sequence() >= uint64(e.maxOpen) {
-			return fmt.Errorf("%w: %d", errFull, e.maxOpen)
-		}
 		err = errors.Join(open.SetSequence(open.Sequence()+1), open.Put(e.key[:], raw))
 	default:
 		err = open.Put(e.key[:], raw)

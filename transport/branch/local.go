@@ -67,6 +67,9 @@ func (l *local) prepare(ctx context.Context, m message) (Vote, error) {
 		if vote, known, failed = e.record.prepare(e.fence, m); known {
 			return nil
 		}
+		if failed = e.room(); failed != nil {
+			return nil
+		}
 		e.changed = true
 		tx := &Tx{Tx: e.tx, holder: m.branch.Name(), preparing: true}
 		vote, failed = l.service.Prepare(tx, m.branch)
