@@ -230,7 +230,7 @@ type world struct {
 func (w *world) address(raft string) (string, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if a, ok := w.apis[raft]; ok {
+	if a := w.apis[raft]; a != "" {
 		return a, nil
 	}
 	return "", fmt.Errorf("%w: %s", cluster.ErrUnreachable, raft)

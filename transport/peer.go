@@ -125,6 +125,7 @@ func (p *peerLink) dial(address string) (*grpc.ClientConn, error) {
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: helloTimeout}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: peerPingAfter, Timeout: peerPingTimeout}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(p.max), grpc.MaxCallSendMsgSize(p.max)),
+		grpc.WithNoProxy(),      // nodes reach each other directly
 		grpc.WithDisableRetry(), // the calls are repeated where they were received
 		grpc.WithDisableServiceConfig(),
 	)

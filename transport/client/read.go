@@ -71,15 +71,14 @@ func (c *Client) Watch(ctx context.Context, txid string) iter.Seq2[*decreev1.Tra
 		_, err := do(ctx, c, k, func(ctx context.Context, conn *grpc.ClientConn) (struct{}, error) {
 			return struct{}{}, watch(ctx, conn, txid, yield)
 		})
-		if err != nil && !errors.Is(err, errStopped) {
+		if err != nil {
 			yield(nil, err)
 		}
 	}
 }
 
-// errStopped says that the loop over a watch was left.
-var errStopped = errors.New("stopped")
-
+// watch yields one stream's events. It returns nil at the stream's end, and when
+// the loop over it was left.
 func watch(ctx context.Context, conn *grpc.ClientConn, txid string, yield func(*decreev1.Transaction, error) bool) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -95,7 +94,7 @@ func watch(ctx context.Context, conn *grpc.ClientConn, txid string, yield func(*
 		case err != nil:
 			return err
 		case !yield(event.GetTransaction(), nil):
-			return errStopped
+			return nil
 		}
 	}
 }
