@@ -149,27 +149,46 @@ func hintFor(err error) string {
 	}
 }
 
-// flatten gives the messages of joined errors one by one, safe to show.
+// flatten gives the problems in an error one by one, safe to show. What a server
+// said stays on one line, whatever is in it.
 func flatten(err error) []string {
 	if usage, ok := err.(*usageError); ok {
 		return flatten(usage.err)
 	}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok && isJoined(err, joined.Unwrap()) {
 		var all []string
 		for _, e := range joined.Unwrap() {
 			all = append(all, flatten(e)...)
 		}
 		return all
 	}
+	message := strings.TrimPrefix(err.Error(), "decree: ")
 	var refusal *client.Error
-	if !errors.As(err, &refusal) || len(refusal.Violations) < 2 {
-		return []string{safe(strings.TrimPrefix(err.Error(), "decree: "))}
+	if !errors.As(err, &refusal) {
+		lines := strings.Split(message, "\n") // of joined errors, further down
+		for i, line := range lines {
+			lines[i] = safe(strings.TrimPrefix(line, "decree: "))
+		}
+		return lines
+	}
+	if len(refusal.Violations) < 2 {
+		return []string{safe(message)}
 	}
 	var all []string // the message names the first of them only
 	for _, v := range refusal.Violations {
 		all = append(all, safe(v.Field+": "+v.Description))
 	}
 	return all
+}
+
+// isJoined tells what errors.Join made from an error that wraps several in one
+// sentence.
+func isJoined(err error, parts []error) bool {
+	texts := make([]string, len(parts))
+	for i, e := range parts {
+		texts[i] = e.Error()
+	}
+	return err.Error() == strings.Join(texts, "\n")
 }
 
 // toldError carries an exit code for something that stdout tells already.

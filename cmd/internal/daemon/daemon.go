@@ -71,7 +71,7 @@ func Open(ctx context.Context, cfg config.Server, o Options) (*Daemon, error) {
 		"grpc", d.GRPC, "http", d.HTTP)
 	if d.node, err = node.Open(ctx, nodeConfig(cfg, o, d.advertisedAPI())); err != nil {
 		d.listeners.close()
-		return nil, explain(err)
+		return nil, explain(err, cfg)
 	}
 	d.server, err = transport.New(transport.Config{
 		Coordinator:    d.node.Coordinator,
@@ -220,9 +220,9 @@ func listenOn(name, address string) (net.Listener, error) {
 }
 
 // explain names the setting behind an error of the cluster.
-func explain(err error) error {
+func explain(err error, cfg config.Server) error {
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("raft-addr: %w: %w", ErrPortInUse, err)
+		return fmt.Errorf("raft-addr: %w: another process listens on %s", ErrPortInUse, cfg.RaftAddr)
 	}
 	return err
 }
