@@ -141,10 +141,13 @@ func (n *Node) lead(ctx context.Context, term uint64) {
 }
 
 // openEpoch writes the epoch entry, again where its fate is not known, until the
-// state machine is at this term or the leadership is over.
+// state machine is at this term or the leadership is over. It carries the
+// horizon, so that a new cluster refuses ids older than its retention too: they
+// may have run in the one before it.
 func (n *Node) openEpoch(ctx context.Context, term uint64) bool {
 	for ctx.Err() == nil {
-		header := txn.Header{Epoch: term, Time: txn.Time(n.cfg.Wall().UnixNano())}
+		now := max(txn.Time(n.cfg.Wall().UnixNano()), n.Machine.Cluster().Now)
+		header := txn.Header{Epoch: term, Time: now, Horizon: n.horizon(now)}
 		lead := fsm.Lead{Node: n.cfg.Cluster.ID, Cluster: uuid.NewString()}
 		entry, err := fsm.Encode(fsm.Entry{Header: header, Commands: []fsm.Command{lead}})
 		if err != nil {

@@ -514,8 +514,8 @@ func TestRetention(t *testing.T) {
 	}
 	x.await("all receipts", func() bool { return leader.Machine.Stats().Unfinished == 0 })
 	now := leader.writer.Now()
-	if h := leader.horizon(now); h != now.Add(-24*time.Hour) {
-		t.Errorf("the horizon lies %s back", now.Sub(h))
+	if back := now.Sub(leader.horizon(now)); back != 24*time.Hour {
+		t.Errorf("the horizon lies %s back", back)
 	}
 	crowded := *leader
 	crowded.cfg.MaxRetained = 4
@@ -545,8 +545,26 @@ func TestRetention(t *testing.T) {
 	}
 }
 
-func expiredID() txn.TxID {
+// expiredID was made an hour ago.
+func expiredID() txn.TxID { return idOfAge(time.Hour) }
+
+func idOfAge(age time.Duration) txn.TxID {
 	id := newID()
-	binary.BigEndian.PutUint64(id[:8], uint64(time.Now().Add(-time.Hour).UnixMilli())<<16|0x7000)
+	binary.BigEndian.PutUint64(id[:8], uint64(time.Now().Add(-age).UnixMilli())<<16|0x7000)
 	return id
+}
+
+// R11: a new cluster has a horizon from its first epoch on.
+func TestNewClusterRefusesOldIDs(t *testing.T) {
+	x := newTrio(t, nil)
+	err := x.atLeader(func(n *Node) error {
+		_, err := n.Coordinator.Submit(x.ctx(), transfer(idOfAge(25*time.Hour)))
+		return err
+	})
+	if !errors.Is(err, txn.ErrExpired) {
+		t.Errorf("an id of yesterday: %v", err)
+	}
+	if r := x.submit(transfer(idOfAge(23 * time.Hour))); r.Decision() != txn.Commit {
+		t.Errorf("an id within the retention: %s", r.Decision())
+	}
 }
