@@ -1,0 +1,257 @@
+package cluster_test
+
+// What hashicorp/raft v1.7.3 does without the workarounds of this package, over its
+// real network transport and real stores. Each story runs with the workaround,
+// where it must hold, and as a control without it, where the defect must show: once
+// a control fails the workaround can go.
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+
+	"github.com/decree-tx/decree/cluster"
+	"github.com/decree-tx/decree/cluster/clustertest"
+)
+
+// library is one node of the bare library.
+type library struct {
+	*raft.Raft
+	log      *raftboltdb.BoltStore
+	fsm      *journal
+	failNext atomic.Int64 // so many appends fail
+	stuck    bool         // its Shutdown would never end
+}
+
+// StoreLogs fails as often as it was told to.
+func (l *library) StoreLogs(ls []*raft.Log) error {
+	if l.failNext.Load() > 0 {
+		l.failNext.Add(-1)
+		return syscall.EIO
+	}
+	return l.log.StoreLogs(ls)
+}
+
+func (l *library) StoreLog(entry *raft.Log) error             { return l.StoreLogs([]*raft.Log{entry}) }
+func (l *library) FirstIndex() (uint64, error)                { return l.log.FirstIndex() }
+func (l *library) GetLog(index uint64, entry *raft.Log) error { return l.log.GetLog(index, entry) }
+func (l *library) DeleteRange(from, to uint64) error          { return l.log.DeleteRange(from, to) }
+
+type libraryLog struct{ *library }
+
+func (l libraryLog) LastIndex() (uint64, error) { return l.log.LastIndex() }
+
+// startLibrary runs the bare library on a network, among the voters.
+func startLibrary(t *testing.T, network *clustertest.Network, id string, voters []string, o cluster.TransportOptions) *library {
+	t.Helper()
+	transport, wait, err := cluster.NewTransport(network.Host(id), clustertest.Address(id), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bolt, err := raftboltdb.New(raftboltdb.Options{Path: filepath.Join(t.TempDir(), "raft.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &library{log: bolt, fsm: &journal{}}
+	conf := raft.DefaultConfig()
+	conf.LocalID = raft.ServerID(id)
+	conf.HeartbeatTimeout, conf.ElectionTimeout, conf.LeaderLeaseTimeout = 500*time.Millisecond, 500*time.Millisecond, 250*time.Millisecond
+	conf.Logger = hclog.NewNullLogger()
+	snapshots := raft.NewInmemSnapshotStore()
+	var configuration raft.Configuration
+	for _, voter := range voters {
+		configuration.Servers = append(configuration.Servers, raft.Server{
+			ID: raft.ServerID(voter), Address: raft.ServerAddress(clustertest.Address(voter)),
+		})
+	}
+	if err := raft.BootstrapCluster(conf, bolt, bolt, snapshots, transport, configuration); err != nil {
+		t.Fatal(err)
+	}
+	if l.Raft, err = raft.NewRaft(conf, l.fsm, libraryLog{l}, bolt, snapshots, transport); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		transport.(raft.WithClose).Close()
+		if end := l.Shutdown(); !l.stuck {
+			end.Error()
+		}
+		wait()
+		bolt.Close()
+	})
+	return l
+}
+
+// puppet is a voter that the test plays: it votes for everybody and accepts
+// everything.
+func puppet(t *testing.T, network *clustertest.Network, id string) raft.Transport {
+	t.Helper()
+	transport, wait, err := cluster.NewTransport(network.Host(id), clustertest.Address(id), cluster.TransportOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	header := raft.RPCHeader{ProtocolVersion: 3, ID: []byte(id), Addr: []byte(clustertest.Address(id))}
+	done := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case rpc := <-transport.Consumer():
+				switch m := rpc.Command.(type) {
+				case *raft.RequestPreVoteRequest:
+					rpc.Respond(&raft.RequestPreVoteResponse{RPCHeader: header, Term: m.Term, Granted: true}, nil)
+				case *raft.RequestVoteRequest:
+					rpc.Respond(&raft.RequestVoteResponse{RPCHeader: header, Term: m.Term, Granted: true}, nil)
+				case *raft.AppendEntriesRequest:
+					rpc.Respond(&raft.AppendEntriesResponse{RPCHeader: header, Term: m.Term, Success: true}, nil)
+				default:
+					rpc.Respond(nil, errors.New("not in this play"))
+				}
+			case <-done:
+				return
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		transport.(raft.WithClose).Close()
+		close(done)
+		wait()
+	})
+	return transport
+}
+
+// strayEntry plays upstream #695: a leader gets a heartbeat of the leader after it,
+// and then an entry to propose. It reports whether the entry is in its log under
+// the term of the new leader, who never sent one.
+func strayEntry(t *testing.T, o cluster.TransportOptions) (stray bool) {
+	synctest.Test(t, func(t *testing.T) {
+		network := clustertest.NewNetwork()
+		puppet(t, network, "n3")
+		next := puppet(t, network, "n2")
+		deposed := startLibrary(t, network, "n1", []string{"n1", "n2", "n3"}, o)
+		for leads := range deposed.LeaderCh() {
+			if leads {
+				break
+			}
+		}
+		if err := deposed.Barrier(time.Minute).Error(); err != nil {
+			t.Fatal(err)
+		}
+		term := deposed.CurrentTerm() + 1
+		heartbeat := &raft.AppendEntriesRequest{
+			RPCHeader: raft.RPCHeader{ProtocolVersion: 3, ID: []byte("n2"), Addr: []byte(clustertest.Address("n2"))},
+			Term:      term,
+			Leader:    []byte(clustertest.Address("n2")),
+		}
+		var answer raft.AppendEntriesResponse
+		if err := next.AppendEntries("n1", raft.ServerAddress(clustertest.Address("n1")), heartbeat, &answer); err != nil {
+			t.Fatal(err)
+		}
+		deposed.Apply([]byte("stray"), time.Minute).Error()
+
+		last, err := deposed.log.LastIndex()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := uint64(1); i <= last; i++ {
+			var entry raft.Log
+			if err := deposed.log.GetLog(i, &entry); err != nil {
+				t.Fatal(err)
+			}
+			stray = stray || entry.Term == term
+		}
+	})
+	return stray
+}
+
+// Upstream #695.
+func TestDeposedLeaderLogsNothingUnderTheNextTerm(t *testing.T) {
+	for range 10 {
+		if strayEntry(t, cluster.TransportOptions{}) {
+			t.Fatal("a deposed leader logged an entry under the term of the leader after it")
+		}
+	}
+	t.Run("control", func(t *testing.T) {
+		if !within10(func() bool { return strayEntry(t, cluster.TransportOptions{Heartbeats: true}) }) {
+			t.Error("the library's own heartbeat handler shows no defect any more")
+		}
+	})
+}
+
+// within10 reports whether one of ten tries succeeds.
+func within10(try func() bool) bool {
+	for range 10 {
+		if try() {
+			return true
+		}
+	}
+	return false
+}
+
+// followsAfterAFailedAppend plays upstream #612: under load some appends fail on a
+// follower. It reports whether the follower gets the rest of the log in time. In
+// real time, for a node that has the defect never ends.
+func followsAfterAFailedAppend(t *testing.T, o cluster.TransportOptions, patience time.Duration) bool {
+	network := clustertest.NewNetwork()
+	ids := []string{"n1", "n2", "n3"}
+	nodes := make(map[string]*library)
+	for _, id := range ids {
+		nodes[id] = startLibrary(t, network, id, ids, o)
+	}
+	var leader, victim *library
+	eventually(t, "a leader", func() bool {
+		for i, id := range ids {
+			if nodes[id].State() == raft.Leader {
+				leader, victim = nodes[id], nodes[ids[(i+1)%3]]
+			}
+		}
+		return leader != nil
+	})
+	var load sync.WaitGroup
+	for caller := range 8 {
+		load.Go(func() {
+			for i := range 40 {
+				if caller == 0 && i%10 == 5 {
+					victim.failNext.Store(1)
+				}
+				leader.Apply(fmt.Append(nil, caller, i), time.Minute).Error()
+			}
+		})
+	}
+	load.Wait()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); <-tick.C {
+		if victim.LastIndex() >= leader.LastIndex() {
+			return true
+		}
+	}
+	for _, n := range nodes {
+		n.stuck = true
+	}
+	return false
+}
+
+// Upstream #612.
+func TestFollowerSurvivesAFailedAppend(t *testing.T) {
+	for range 5 {
+		if !followsAfterAFailedAppend(t, cluster.TransportOptions{}, time.Minute) {
+			t.Fatal("after a failed append the follower gets nothing more")
+		}
+	}
+	t.Run("control", func(t *testing.T) {
+		if !within10(func() bool {
+			return !followsAfterAFailedAppend(t, cluster.TransportOptions{InFlight: 2}, 3*time.Second)
+		}) {
+			t.Error("two messages in flight show no defect any more")
+		}
+	})
+}
