@@ -56,6 +56,24 @@ func TestChecksHoldTrueUntilTheDecision(t *testing.T) {
 	}
 }
 
+// Commit writes down what each operation came to, and abort none of it.
+func TestCommitCarriesOutEveryOperation(t *testing.T) {
+	s := newStore(t)
+	do(t, s, `{"op": "put", "key": "a", "value": "1"}, {"op": "put", "key": "b", "value": "2"}`)
+	b := branch(`{"op": "delete", "key": "a"}, {"op": "add", "key": "b", "amount": 3}, {"op": "put", "key": "c", "value": ""}`)
+	prepare(t, s, b)
+	if err := s.Abort(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	if a, b, c := value(t, s, "a"), value(t, s, "b"), value(t, s, "c"); a != "1" || b != "2" || c != "(absent)" {
+		t.Errorf("after abort: a=%s b=%s c=%s", a, b, c)
+	}
+	do(t, s, `{"op": "delete", "key": "a"}, {"op": "add", "key": "b", "amount": 3}, {"op": "put", "key": "c", "value": ""}`)
+	if a, b, c := value(t, s, "a"), value(t, s, "b"), value(t, s, "c"); a != "(absent)" || b != "5" || c != "" {
+		t.Errorf("after commit: a=%s b=%s c=%s", a, b, c)
+	}
+}
+
 // A refusal takes no lock, not even of the keys before the one that failed.
 func TestRefusalTakesNoLock(t *testing.T) {
 	s := newStore(t)
@@ -329,6 +347,27 @@ func TestOutcomesAreForgottenBehindTheHorizon(t *testing.T) {
 	refused(t, s, gone)
 	if err := s.Commit(t.Context(), gone); !isHeuristic(err, txn.HeuristicHazard) {
 		t.Errorf("commit of a forgotten branch: %v, want a hazard", err)
+	}
+}
+
+// A reader is told of nothing that a power loss could still undo: between the
+// write of the new state and the end of its fsync, no snapshot can be taken.
+func TestReadersWaitForTheSync(t *testing.T) {
+	s := newStore(t)
+	syncs := 0
+	s.commitTx = func(tx *bbolt.Tx) error { // nothing is under way
+		err := tx.Commit()
+		// Here bbolt would already show the new state.
+		if s.visible.TryRLock() {
+			s.visible.RUnlock()
+			t.Error("a snapshot can be taken before the commit has returned")
+		}
+		syncs++
+		return err
+	}
+	do(t, s, `{"op": "put", "key": "a", "value": "1"}`)
+	if got := value(t, s, "a"); got != "1" || syncs != 2 {
+		t.Errorf("a = %s after %d commits", got, syncs)
 	}
 }
 

@@ -198,6 +198,17 @@ func TestDelays(t *testing.T) {
 	})
 }
 
+// R8: a no stands, though the service has become better meanwhile.
+func TestNoStands(t *testing.T) {
+	d := new(Driver)
+	b := newBranch("x")
+	for _, config := range []string{`{"success_rate": 0}`, `{"success_rate": 1}`} {
+		if v := vote(t, open(t, d, config), b); v.Kind != txn.VoteAbort {
+			t.Fatalf("with %s: %s, want a no", config, v.Kind)
+		}
+	}
+}
+
 // The service of a name outlives its participants within the process, and takes
 // a new configuration with it.
 func TestReopenFindsTheService(t *testing.T) {
