@@ -99,23 +99,30 @@ func (o Order) Participants() []string {
 	return names
 }
 
-// Transaction is the order as the SDK takes it.
-func (o Order) Transaction() client.Transaction {
-	operations := map[string][]operation{}
+// payload is what the order asks of a participant.
+func (o Order) payload(participant string) any {
+	if o.Errand != nil && o.Errand.Participant == participant {
+		return o.Errand
+	}
+	var operations []operation
 	for _, m := range o.Moves {
+		if m.Account.Bank != participant {
+			continue
+		}
 		op := operation{Op: "add", Key: m.Account.Name, Amount: m.Amount}
 		if m.Amount < 0 {
 			op.Min = new(int64) // never below zero
 		}
-		operations[m.Account.Bank] = append(operations[m.Account.Bank], op)
+		operations = append(operations, op)
 	}
+	return map[string]any{"ops": operations}
+}
+
+// Transaction is the order as the SDK takes it.
+func (o Order) Transaction() client.Transaction {
 	t := client.Transaction{TxID: o.TxID, Wait: o.Wait}
 	for _, name := range o.Participants() {
-		if ops, isBank := operations[name]; isBank {
-			t.Branches = append(t.Branches, client.JSON(name, map[string]any{"ops": ops}))
-		} else {
-			t.Branches = append(t.Branches, client.JSON(name, o.Errand))
-		}
+		t.Branches = append(t.Branches, client.JSON(name, o.payload(name)))
 	}
 	return t
 }

@@ -88,14 +88,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if d.dir, err = workDirectory(cfg.Dir); err != nil {
 		return err
 	}
-	defer func() {
-		err = errors.Join(err, d.stop())
-		if err != nil {
-			d.say("data and logs are in %s", d.dir)
-		} else if cfg.Dir == "" {
-			err = os.RemoveAll(d.dir)
-		}
-	}()
+	defer func() { err = d.end(ctx, err) }()
 	for _, act := range []func(context.Context) error{
 		d.start, d.quiet, d.killBetweenPrepareAndCommit, d.killBetweenDecisionAndDelivery, d.settle, d.audit,
 	} {
@@ -104,6 +97,21 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		}
 	}
 	return nil
+}
+
+// end stops everything, and keeps the directory only for those who have to find
+// out what went wrong.
+func (d *demo) end(ctx context.Context, err error) error {
+	err = errors.Join(err, d.stop())
+	switch {
+	case d.cfg.Dir != "":
+		return err
+	case err != nil && ctx.Err() == nil:
+		d.say("data and logs are in %s", d.dir)
+		return err
+	default:
+		return errors.Join(err, os.RemoveAll(d.dir))
+	}
 }
 
 func workDirectory(asked string) (string, error) {
