@@ -108,6 +108,7 @@ func (s *Server) newGRPC() *grpc.Server {
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			MaxConnectionIdle: idleConnection, Time: pingAfter, Timeout: pingTimeout,
 		}),
+		grpc.StreamInterceptor(s.endStream),
 		grpc.WaitForHandlers(true), // Stop returns after the last of them
 	)
 	decreev1.RegisterTransactionsServer(g, &transactions{Server: s})
@@ -117,6 +118,23 @@ func (s *Server) newGRPC() *grpc.Server {
 	reflection.Register(g)
 	return g
 }
+
+// endStream ends every stream when Stop begins: watches, those of health too, have
+// no end of their own, and Stop would wait for them.
+func (s *Server) endStream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	defer context.AfterFunc(s.ended, cancel)()
+	return handler(srv, endingStream{stream, ctx})
+}
+
+// endingStream is a stream with a context that may end before its client's.
+type endingStream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (s endingStream) Context() context.Context { return s.ctx }
 
 // showLeadership tells the health service.
 func (s *Server) showLeadership(leads bool) {

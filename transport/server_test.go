@@ -118,6 +118,14 @@ func TestStopAnswersWhatHasBegun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// A client's health streams have no end either.
+	healths, err := healthv1.NewHealthClient(n.dial(t)).Watch(t.Context(), &healthv1.HealthCheckRequest{Service: leaderService})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := healths.Recv(); err != nil {
+		t.Fatal(err)
+	}
 	stopped := make(chan error, 1)
 	go func() { stopped <- n.Stop(t.Context()) }()
 	_, err = watch.Recv() // a watch has no end: it is cut, with the reason

@@ -2,7 +2,6 @@ package transport
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"google.golang.org/grpc"
@@ -29,13 +28,10 @@ func (s *transactions) Watch(req *decreev1.WatchRequest, stream grpc.ServerStrea
 	default:
 		return refuse(&coordinator.BusyError{What: "too many watches at this node", RetryAfter: busyDelay}, req.GetTxid())
 	}
-	ctx, cut := context.WithCancelCause(stream.Context())
-	defer cut(nil)
-	defer context.AfterFunc(s.ended, func() { cut(errStopping) })()
-	err := s.follow(ctx, one, func(t *txn.Transaction) error {
+	err := s.follow(stream.Context(), one, func(t *txn.Transaction) error {
 		return stream.Send(&decreev1.WatchResponse{Transaction: transactionMessage(t, nil)})
 	})
-	if errors.Is(context.Cause(ctx), errStopping) {
+	if err != nil && s.ended.Err() != nil {
 		err = errStopping
 	}
 	return refuse(err, req.GetTxid())

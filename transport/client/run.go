@@ -8,13 +8,14 @@ import (
 
 // Policy says how Run repeats an aborted transaction. The zero Policy makes three
 // attempts and repeats what may have been bad luck: a participant that did not
-// answer, and a timeout.
+// answer, a timeout, a leader that was replaced before the transaction was known.
 type Policy struct {
 	// Attempts in all; 0 means 3.
 	Attempts int
 	// Retry tells which aborts are worth another attempt; nil means
-	// OnCodes(AbortUnavailable, AbortTimeout, AbortRefused). A no vote is not among
-	// them: add AbortVote where a no is a conflict that passes, such as a lock.
+	// OnCodes(AbortUnavailable, AbortTimeout, AbortPresumed, AbortRefused). A no vote
+	// is not among them: add AbortVote where a no is a conflict that passes, such as
+	// a lock.
 	Retry func(AbortReason) bool
 	// Base and Cap bound the pause before the next attempt, which is random up to
 	// Base doubled each time. 0 means 50ms and 2s.
@@ -31,7 +32,7 @@ func (p Policy) withDefaults() Policy {
 		p.Attempts = 3
 	}
 	if p.Retry == nil {
-		p.Retry = OnCodes(AbortUnavailable, AbortTimeout, AbortRefused)
+		p.Retry = OnCodes(AbortUnavailable, AbortTimeout, AbortPresumed, AbortRefused)
 	}
 	if p.Base <= 0 {
 		p.Base = 50 * time.Millisecond
