@@ -815,3 +815,40 @@ func TestClientGoesAway(t *testing.T) {
 		}
 	})
 }
+
+// R10 and R11: the horizon that a participant is told never passes a branch that
+// it is owed, or it could forget the proof that it committed before the
+// acknowledgement arrives. Other participants are not held back.
+func TestHorizonWaitsForWhatIsOwed(t *testing.T) {
+	run(t, Config{}, func(r *rig) {
+		stuck := r.id()
+		lost := participanttest.Answer{Err: errors.New("answer lost"), Stay: true} // carried out, every time
+		r.fakes["b"].Script(commitOp, stuck, lost)
+		s := transfer(stuck, "a", "b")
+		s.Wait = WaitDecision
+		res, err := r.c.Submit(background, s)
+		r.mustDecide(res, err, txn.Commit)
+		time.Sleep(time.Hour)
+		horizon := txn.Time(time.Now().Add(-time.Minute).UnixNano())
+		r.log.mu.Lock()
+		r.log.cluster.Horizon = horizon
+		r.log.mu.Unlock()
+
+		res, err = r.c.Submit(background, transfer(r.id(), "a", "b"))
+		r.mustDecide(res, err, txn.Commit)
+		for _, c := range r.fakes["b"].Calls() {
+			if c.Branch.Horizon > stuck.Time() {
+				t.Errorf("b, which is owed a branch of %s, was told the horizon %s", stuck.Time().Std(), c.Branch.Horizon.Std())
+			}
+		}
+		calls := r.fakes["a"].Calls()
+		if last := calls[len(calls)-1]; last.Branch.Horizon != horizon {
+			t.Errorf("a was told the horizon %s, want %s", last.Branch.Horizon.Std(), horizon.Std())
+		}
+		r.fakes["b"].Unscript(commitOp, stuck)
+		time.Sleep(time.Minute)
+		if tx := r.stored(stuck); tx.State != txn.Committed || tx.Damage() != txn.ReceiptNone {
+			t.Errorf("ended %s, damage %s", tx.State, tx.Damage())
+		}
+	})
+}

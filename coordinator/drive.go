@@ -181,9 +181,13 @@ func (t *term) absorb(d *drive, tx *txn.Transaction) {
 		return
 	}
 	for i, b := range tx.Branches {
-		if !b.Owed() && d.heard[i] == txn.ReceiptNone {
+		if b.Owed() {
+			continue
+		}
+		if d.heard[i] == txn.ReceiptNone {
 			d.heard[i] = max(b.Receipt, txn.Done)
 		}
+		t.lane(b.Participant).open.Delete(d.id) // its quota and horizon are for what it is owed
 	}
 	if !isClosed(d.decided) {
 		d.stopTimers()
@@ -201,7 +205,7 @@ func (t *term) absorb(d *drive, tx *txn.Transaction) {
 // transaction is Active, in the term's books.
 func (t *term) adopt(d *drive, branches []txn.Branch) {
 	for i := len(d.branches); i < len(branches); i++ {
-		t.lane(branches[i].Participant).load++
+		t.lane(branches[i].Participant).open.ReplaceOrInsert(d.id)
 		d.bytes += len(branches[i].Payload)
 		t.bytes += len(branches[i].Payload)
 	}

@@ -1,10 +1,13 @@
 package coordinator
 
 import (
+	"bytes"
 	"container/heap"
 	"context"
 	"errors"
 	"time"
+
+	"github.com/google/btree"
 
 	"github.com/decree-tx/decree/fsm/txn"
 	"github.com/decree-tx/decree/participants"
@@ -23,7 +26,7 @@ type lane struct {
 	name string
 	door *door // set once; has a lock of its own
 
-	load int // unfinished transactions that touch the participant
+	open *btree.BTreeG[txn.TxID] // transactions with a branch that is not yet ended here
 
 	prepares  fifo
 	preparing int // calls under way
@@ -44,8 +47,32 @@ type call struct {
 	seq  uint64    // order of arrival among equals
 }
 
+// laneDegree is that of the tree of a lane's open transactions: small, because most
+// lanes are.
+const laneDegree = 8
+
 func newLane(t *term, name string) *lane {
-	return &lane{t: t, name: name, door: &door{t: t, name: name}}
+	older := func(a, b txn.TxID) bool { return bytes.Compare(a[:], b[:]) < 0 }
+	return &lane{t: t, name: name, door: &door{t: t, name: name}, open: btree.NewG(laneDegree, older)}
+}
+
+// branch is what the participant is told. The horizon never passes a transaction
+// that it is still owed: below it the participant may forget, and with the
+// acknowledgement lost, what it remembers is the only proof of its commit.
+func (l *lane) branch(id txn.TxID, number int, b txn.Branch) participants.Branch {
+	horizon := l.t.view.Cluster().Horizon
+	if oldest, ok := l.open.Min(); ok {
+		horizon = min(horizon, oldest.Time())
+	}
+	return participants.Branch{
+		Cluster: l.t.view.ClusterID(),
+		TxID:    id,
+		Number:  number,
+		Epoch:   l.t.epoch,
+		Horizon: horizon,
+		Digest:  b.Digest,
+		Payload: b.Payload,
+	}
 }
 
 // recovers reports whether prepares may leave before staging is applied.
@@ -75,7 +102,7 @@ func (l *lane) pump() {
 		l.preparing++
 		ctx, cancel := context.WithTimeout(l.t.ctx, l.t.cfg.PrepareTimeout)
 		c.d.cancels = append(c.d.cancels, cancel)
-		b := l.t.branch(c.d.id, c.work.Branch, c.d.branches[c.work.Branch-1])
+		b := l.branch(c.d.id, c.work.Branch, c.d.branches[c.work.Branch-1])
 		l.t.work.Go(func() { l.prepare(ctx, cancel, c, b) })
 	}
 	l.pumpDeliveries()
@@ -95,7 +122,7 @@ func (l *lane) pumpDeliveries() {
 		p := &c.d.progress[c.work.Branch-1]
 		p.Attempts++
 		p.Next = time.Time{}
-		b := l.t.branch(c.d.id, c.work.Branch, c.d.branches[c.work.Branch-1])
+		b := l.branch(c.d.id, c.work.Branch, c.d.branches[c.work.Branch-1])
 		b.Payload = nil
 		l.t.work.Go(func() { l.deliver(c, b) })
 	}

@@ -32,7 +32,7 @@ func (t *term) closeUnregistered() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for name, l := range t.lanes {
-		if _, ok := t.view.Participant(name); ok || l.load > 0 || l.preparing > 0 || l.delivering > 0 {
+		if _, ok := t.view.Participant(name); ok || l.open.Len() > 0 || l.preparing > 0 || l.delivering > 0 {
 			continue
 		}
 		l.stopTimer()
@@ -48,7 +48,11 @@ func (t *term) scanAll() {
 		room <- struct{}{}
 		scans.Go(func() {
 			defer func() { <-room }()
-			if err := t.scan(t.ctx, r.Name); err != nil && t.ctx.Err() == nil {
+			err := t.scan(t.ctx, r.Name)
+			switch {
+			case err == nil, t.ctx.Err() != nil:
+			case errors.Is(err, errors.ErrUnsupported): // it has no list; its prepares follow their staging (rule R4)
+			default:
 				t.logger.Warn("orphan scan failed", "participant", r.Name, "error", err)
 			}
 		})
@@ -136,9 +140,10 @@ func (t *term) endOrphan(ctx context.Context, l *lane, b branchName) error {
 	t.logger.Warn("ending an orphaned branch", "txid", b.txid, "participant", l.name, "branch", b.number, "decision", tx.Decision())
 	ctx, cancel := context.WithTimeout(ctx, t.cfg.DeliveryTimeout)
 	defer cancel()
-	return l.door.through(ctx, func(p participants.Participant) error {
-		return call(p, ctx, t.branch(b.txid, b.number, txn.Branch{}))
-	})
+	t.mu.Lock()
+	branch := l.branch(b.txid, b.number, txn.Branch{})
+	t.mu.Unlock()
+	return l.door.through(ctx, func(p participants.Participant) error { return call(p, ctx, branch) })
 }
 
 // prepared asks the participant for this cluster's prepared branches.

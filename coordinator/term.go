@@ -10,7 +10,6 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/decree-tx/decree/fsm/txn"
-	"github.com/decree-tx/decree/participants"
 )
 
 // term is the work of one epoch. Every goroutine it starts is counted in work and
@@ -147,7 +146,7 @@ func (t *term) admissible(s txn.Stage) error {
 }
 
 func (t *term) admissibleAt(participant string) error {
-	if t.lane(participant).load >= t.cfg.MaxUnfinishedPerParticipant {
+	if t.lane(participant).open.Len() >= t.cfg.MaxUnfinishedPerParticipant {
 		return &BusyError{What: fmt.Sprintf("too many unfinished transactions at %q", participant), RetryAfter: 2 * time.Second}
 	}
 	return nil
@@ -194,7 +193,7 @@ func (t *term) register(d *drive) {
 	t.live[d.id] = d
 	t.bytes += d.bytes
 	for _, b := range d.branches {
-		t.lane(b.Participant).load++
+		t.lane(b.Participant).open.ReplaceOrInsert(d.id)
 	}
 }
 
@@ -208,7 +207,7 @@ func (t *term) release(d *drive) {
 	delete(t.receipts, d)
 	t.releaseBytes(d)
 	for _, b := range d.branches {
-		t.lane(b.Participant).load--
+		t.lane(b.Participant).open.Delete(d.id)
 	}
 }
 
@@ -257,19 +256,6 @@ func (t *term) propose(ctx context.Context, c txn.Command) (*txn.Transaction, er
 		return nil, fmt.Errorf("%w: %w", ErrOutcomeUnknown, context.Cause(ctx))
 	case <-t.endedDone:
 		return nil, ErrOutcomeUnknown
-	}
-}
-
-// branch is what a participant is told.
-func (t *term) branch(id txn.TxID, number int, b txn.Branch) participants.Branch {
-	return participants.Branch{
-		Cluster: t.view.ClusterID(),
-		TxID:    id,
-		Number:  number,
-		Epoch:   t.epoch,
-		Horizon: t.view.Cluster().Horizon,
-		Digest:  b.Digest,
-		Payload: b.Payload,
 	}
 }
 
