@@ -54,6 +54,7 @@ shell_scripts() {
 
 check gofmt formatted
 check 'go vet' go vet ./...
+check 'go vet, failpoints' go vet -tags failpoints ./...
 check staticcheck staticcheck
 check 'go mod tidy' tidy
 check 'shell scripts' shell_scripts

@@ -44,9 +44,7 @@ func (c *localCluster) endpoints() []string {
 func (c *localCluster) run(args ...string) (string, error) {
 	cmd := exec.Command(c.script, append([]string{"-d", c.dir, "-p", strconv.Itoa(c.port)}, args...)...) //nolint:gosec // our own script
 	cmd.Env = append(os.Environ(), "DECREE_BIN="+c.binary)
-	// Of its own process group, so that ctrl-C reaches only this program, which
-	// then stops everything in order.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = ownGroup()
 	out, err := cmd.CombinedOutput()
 	text := strings.TrimSpace(string(out))
 	if err != nil {
@@ -94,7 +92,7 @@ func startService(binary, dir, name, address string, args ...string) (*service, 
 	defer log.Close()                                                                                     //nolint:errcheck // the child has its own
 	cmd := exec.Command(binary, append([]string{"participant"}, append(args, "--listen", address)...)...) //nolint:gosec // our own binary
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = ownGroup()
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
