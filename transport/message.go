@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -108,13 +110,18 @@ func timeMessage(t txn.Time) *timestamppb.Timestamp {
 	return timestamppb.New(t.Std())
 }
 
-// canonicalJSON writes a JSON value with sorted keys and without escapes meant
-// for HTML, so that equal values give equal bytes, and with them equal digests.
-func canonicalJSON(v any) ([]byte, error) {
+// canonicalJSON writes a JSON value, which v holds and plain is, with sorted keys
+// and without escapes meant for HTML, so that equal values give equal bytes, and
+// with them equal digests. What is no JSON, such as NaN, is an error: plain has
+// the string "NaN" in its place.
+func canonicalJSON(v proto.Message, plain any) ([]byte, error) {
+	if _, err := protojson.Marshal(v); err != nil {
+		return nil, fmt.Errorf("write JSON: %w", err)
+	}
 	var buf bytes.Buffer
 	enc := json.NewEncoder(&buf)
 	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
+	if err := enc.Encode(plain); err != nil {
 		return nil, fmt.Errorf("write JSON: %w", err)
 	}
 	return bytes.TrimSuffix(buf.Bytes(), []byte("\n")), nil

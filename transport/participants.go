@@ -52,7 +52,7 @@ func (s *registry) parseRegistration(p *decreev1.Participant) (participants.Regi
 		bad.add(reasonInvalidRequest, "participant.name",
 			"%q: want letters, digits, '.', '_' and '-', at most 63, a letter first", p.GetName())
 	}
-	config, err := canonicalJSON(p.GetConfig().AsMap())
+	config, err := canonicalJSON(p.GetConfig(), p.GetConfig().AsMap())
 	if err != nil {
 		bad.add(reasonInvalidRequest, "participant.config", "%v", err)
 	}

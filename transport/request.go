@@ -100,7 +100,7 @@ func parseBranch(field string, b *decreev1.NewBranch, bad *invalidError) txn.Bra
 	payload := b.GetPayload()
 	if content, ok := b.GetContent().(*decreev1.NewBranch_Json); ok {
 		var err error
-		if payload, err = canonicalJSON(content.Json.AsInterface()); err != nil {
+		if payload, err = canonicalJSON(content.Json, content.Json.AsInterface()); err != nil {
 			bad.add(reasonInvalidRequest, field+".json", "%v", err)
 		}
 	}

@@ -81,7 +81,7 @@ func NewTxID() (string, error) {
 // ctx ends between decision and delivery, the Result is not Delivered. Give ctx a
 // deadline: without one, Submit waits for a cluster that is down.
 func (c *Client) Submit(ctx context.Context, t Transaction) (Result, error) {
-	req := &decreev1.SubmitRequest{Txid: t.TxID, Timeout: durationProto(t.Timeout), Wait: t.Wait.proto()}
+	req := &decreev1.SubmitRequest{Txid: text(t.TxID), Timeout: durationProto(t.Timeout), Wait: t.Wait.proto()}
 	if req.Txid == "" {
 		txid, err := NewTxID()
 		if err != nil {
@@ -116,7 +116,7 @@ func (c *Client) Submit(ctx context.Context, t Transaction) (Result, error) {
 func (c *Client) Inquire(ctx context.Context, txid string) (Result, error) {
 	k := &call{txid: txid}
 	answer, err := do(ctx, c, k, func(ctx context.Context, conn *grpc.ClientConn) (*decreev1.InquireResponse, error) {
-		return decreev1.NewTransactionsClient(conn).Inquire(ctx, &decreev1.InquireRequest{Txid: txid})
+		return decreev1.NewTransactionsClient(conn).Inquire(ctx, &decreev1.InquireRequest{Txid: text(txid)})
 	})
 	if err != nil {
 		return Result{TxID: txid}, err

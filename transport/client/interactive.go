@@ -33,7 +33,7 @@ func (c *Client) Begin(ctx context.Context, timeout time.Duration) (*Tx, error) 
 
 // BeginAs is Begin under a txid of the caller's.
 func (c *Client) BeginAs(ctx context.Context, txid string, timeout time.Duration) (*Tx, error) {
-	req := &decreev1.BeginRequest{Txid: txid, Timeout: durationProto(timeout)}
+	req := &decreev1.BeginRequest{Txid: text(txid), Timeout: durationProto(timeout)}
 	answer, err := do(ctx, c, &call{txid: txid}, func(ctx context.Context, conn *grpc.ClientConn) (*decreev1.BeginResponse, error) {
 		return decreev1.NewTransactionsClient(conn).Begin(ctx, req)
 	})
@@ -61,7 +61,7 @@ func (t *Tx) Enlist(ctx context.Context, b Branch) (Enlistment, error) {
 	if b.err != nil {
 		return Enlistment{}, b.err
 	}
-	req := &decreev1.EnlistRequest{Txid: t.ID, External: b.external}
+	req := &decreev1.EnlistRequest{Txid: text(t.ID), External: b.external}
 	if req.Branch = b.proto(); b.external {
 		req.Branch.Content = nil
 	}
@@ -96,7 +96,7 @@ type BranchVote struct {
 // aborted before the call, by its timeout for instance, the error is
 // [ErrAborted].
 func (t *Tx) Commit(ctx context.Context, votes ...BranchVote) (Result, error) {
-	req := &decreev1.CommitRequest{Txid: t.ID, Wait: t.Wait.proto()}
+	req := &decreev1.CommitRequest{Txid: text(t.ID), Wait: t.Wait.proto()}
 	for _, v := range votes {
 		if v.Branch < 1 {
 			return Result{TxID: t.ID}, fmt.Errorf("decree: vote of branch %d: branches count from 1", v.Branch)
@@ -122,7 +122,7 @@ func (t *Tx) Commit(ctx context.Context, votes ...BranchVote) (Result, error) {
 // [ErrCommitted]. It may be called of a txid that never began: that one can then
 // never run.
 func (t *Tx) Abort(ctx context.Context, reason string) (Result, error) {
-	req := &decreev1.AbortRequest{Txid: t.ID, Reason: reason, Wait: t.Wait.proto()}
+	req := &decreev1.AbortRequest{Txid: text(t.ID), Reason: text(reason), Wait: t.Wait.proto()}
 	answer, err := do(ctx, t.client, &call{txid: t.ID}, func(ctx context.Context, conn *grpc.ClientConn) (*decreev1.AbortResponse, error) {
 		return decreev1.NewTransactionsClient(conn).Abort(ctx, req)
 	})

@@ -17,7 +17,7 @@ import (
 // sure.
 func (c *Client) Get(ctx context.Context, txid string) (*decreev1.Transaction, error) {
 	answer, err := do(ctx, c, &call{mode: read, txid: txid}, func(ctx context.Context, conn *grpc.ClientConn) (*decreev1.GetResponse, error) {
-		return decreev1.NewTransactionsClient(conn).Get(ctx, &decreev1.GetRequest{Txid: txid})
+		return decreev1.NewTransactionsClient(conn).Get(ctx, &decreev1.GetRequest{Txid: text(txid)})
 	})
 	return answer.GetTransaction(), err
 }
@@ -36,7 +36,7 @@ const listPage = 200
 // It asks for pages as they are needed. An error is yielded last.
 func (c *Client) List(ctx context.Context, f Filter) iter.Seq2[*decreev1.Transaction, error] {
 	return func(yield func(*decreev1.Transaction, error) bool) {
-		req := &decreev1.ListRequest{States: f.States, Participant: f.Participant, Damaged: f.Damaged, PageSize: listPage}
+		req := &decreev1.ListRequest{States: f.States, Participant: text(f.Participant), Damaged: f.Damaged, PageSize: listPage}
 		for {
 			page, err := do(ctx, c, &call{mode: read}, func(ctx context.Context, conn *grpc.ClientConn) (*decreev1.ListResponse, error) {
 				return decreev1.NewTransactionsClient(conn).List(ctx, req)
@@ -82,7 +82,7 @@ func (c *Client) Watch(ctx context.Context, txid string) iter.Seq2[*decreev1.Tra
 func watch(ctx context.Context, conn *grpc.ClientConn, txid string, yield func(*decreev1.Transaction, error) bool) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := decreev1.NewTransactionsClient(conn).Watch(ctx, &decreev1.WatchRequest{Txid: txid})
+	stream, err := decreev1.NewTransactionsClient(conn).Watch(ctx, &decreev1.WatchRequest{Txid: text(txid)})
 	if err != nil {
 		return err
 	}

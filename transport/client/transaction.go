@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -38,18 +39,18 @@ func JSON(participant string, v any) Branch {
 	if err != nil {
 		err = fmt.Errorf("decree: payload for %q: %w", participant, err)
 	}
-	return Branch{participant: participant, payload: payload, err: err}
+	return Branch{participant: text(participant), payload: payload, err: err}
 }
 
 // Bytes is a branch whose payload is passed on as it is.
 func Bytes(participant string, payload []byte) Branch {
-	return Branch{participant: participant, payload: payload}
+	return Branch{participant: text(participant), payload: payload}
 }
 
 // External is a branch that the application runs and prepares itself, and whose
 // vote it hands to [Tx.Commit]. Only [Tx.Enlist] takes it.
 func External(participant string) Branch {
-	return Branch{participant: participant, external: true}
+	return Branch{participant: text(participant), external: true}
 }
 
 // errExternal refuses what could never get its vote.
@@ -246,6 +247,10 @@ func resultOf(p *decreev1.Result) Result {
 	}
 	return r
 }
+
+// text makes a string one that a message can hold, for gRPC would call it an
+// internal error otherwise; the server then says what is wrong with it.
+func text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
 
 // durationProto leaves out what the server has a default for.
 func durationProto(d time.Duration) *durationpb.Duration {
