@@ -340,15 +340,19 @@ func (c *Cluster) WaitLeaderExcept(id string) *cluster.Node {
 	}
 }
 
-// WaitExit returns what a node's Exit was told, once it was called. The node still
-// has to be stopped.
+// Exit receives what the Exit of a node that runs is told; it is one value at most.
+// The node still has to be stopped.
+func (c *Cluster) Exit(id string) <-chan error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.exits[id]
+}
+
+// WaitExit waits for what Exit receives.
 func (c *Cluster) WaitExit(id string) error {
 	c.t.Helper()
-	c.mu.Lock()
-	exits := c.exits[id]
-	c.mu.Unlock()
 	select {
-	case err := <-exits:
+	case err := <-c.Exit(id):
 		return err
 	case <-time.After(patience):
 		c.t.Fatalf("%s did not exit within %s", id, patience)
