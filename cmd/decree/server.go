@@ -37,6 +37,7 @@ func (p *program) serverCommand() *cobra.Command {
   decree server --config /etc/decree.yaml`,
 		Args: cobra.NoArgs,
 	}
+	cmd.Flags().SortFlags = false // in the order of importance
 	config.Register(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, err := config.Load(cmd.Flags(), os.Environ(), foreignVariables())

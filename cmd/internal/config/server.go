@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/decree-tx/decree/coordinator/node"
 	"github.com/decree-tx/decree/fsm"
 )
 
@@ -249,6 +250,9 @@ func (c Server) validateBounds(p *problems) {
 	}
 	if c.MaxPayload > fsm.MaxTransactionBytes {
 		p.add("max-payload", "%d: a transaction takes at most %d bytes", c.MaxPayload, fsm.MaxTransactionBytes)
+	}
+	if c.Retention > 0 && c.Retention < node.MinRetention {
+		p.add("retention", "%s: must be at least %s, longer than any client retries", c.Retention, showDuration(node.MinRetention))
 	}
 	p.ordered("leader-lease", c.LeaderLease, "heartbeat-timeout", c.HeartbeatTimeout)
 	p.ordered("heartbeat-timeout", c.HeartbeatTimeout, "election-timeout", c.ElectionTimeout)
