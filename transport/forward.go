@@ -131,9 +131,12 @@ func try[A any](ctx context.Context, s *Server, e *errand[A], now leadership) (A
 	if err != nil {
 		return none, err
 	}
-	ctx, cut := context.WithCancelCause(ctx)
-	defer cut(nil)
-	defer context.AfterFunc(now.reign, func() { cut(errDeposed) })()
+	if !e.once { // nothing would send it to the next leader; and it may be what ends this reign
+		var cut context.CancelCauseFunc
+		ctx, cut = context.WithCancelCause(ctx)
+		defer cut(nil)
+		defer context.AfterFunc(now.reign, func() { cut(errDeposed) })()
+	}
 	return e.remote(metadata.AppendToOutgoingContext(ctx, metadataHop, "1"), conn)
 }
 

@@ -102,6 +102,30 @@ func TestEveryMutatingCallIsForwarded(t *testing.T) {
 	}
 }
 
+// A transfer of the leadership ends the reign under which it was sent, and its
+// answer comes after that.
+func TestTransferIsNotCutByItsOwnSuccess(t *testing.T) {
+	w := &world{}
+	old := w.leader(t, "n1")
+	follower := w.serve(t, "n2", nil)
+	follower.follow("n1")
+	reign := follower.observer.view().reign
+	old.node.transfer = func(ctx context.Context, _ string) error {
+		follower.node.believe("n3")
+		<-reign.Done()
+		select { // a call that was cut by it learns of that from its connection
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+			return nil
+		}
+	}
+	n := decreev1.NewClusterClient(follower.dial(t))
+	if _, err := n.TransferLeadership(t.Context(), &decreev1.TransferLeadershipRequest{}); err != nil {
+		t.Error(err)
+	}
+}
+
 // The leader hangs, as a paused process does, and another one is elected: the
 // call is cut, and sent to the new leader under the same txid.
 func TestCallMovesFromALeaderThatHangs(t *testing.T) {

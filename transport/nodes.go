@@ -31,9 +31,9 @@ func (s *nodes) Status(context.Context, *decreev1.StatusRequest) (*decreev1.Stat
 		LastIndex:    st.LastIndex,
 		ClusterTime:  timeMessage(now.Now),
 		Horizon:      timeMessage(now.Horizon),
-		Unfinished:   uint64(stats.Unfinished),                  //nolint:gosec // a count
-		Retained:     uint64(stats.Unfinished + stats.Retained), //nolint:gosec // a count
-		Damaged:      uint64(stats.Damaged),                     //nolint:gosec // a count
+		Unfinished:   uint64(stats.Unfinished), //nolint:gosec // a count
+		Retained:     uint64(stats.Retained),   //nolint:gosec // a count
+		Damaged:      uint64(stats.Damaged),    //nolint:gosec // a count
 		Entries:      stats.Entries,
 		Version:      s.cfg.Version,
 	}
