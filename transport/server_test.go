@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/raft"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -367,4 +368,34 @@ func TestNothingIsLeftBehind(t *testing.T) {
 		conn.Close()
 		web.CloseIdleConnections()
 	})
+}
+
+// A participant that can't be reached is an answer of Check; one that is not
+// registered is an error.
+func TestCheckTellsWhatIsWrong(t *testing.T) {
+	n := (&world{}).leader(t, "n1")
+	var fail error
+	n.coordinator.check = func(context.Context, string) (coordinator.Inspection, error) { return coordinator.Inspection{}, fail }
+	c := decreev1.NewParticipantsClient(n.dial(t))
+	fail = errors.New("connection refused")
+	answer, err := c.Check(t.Context(), &decreev1.CheckRequest{Name: "bank-a"})
+	if err != nil || answer.GetReachable() || answer.GetError() != "connection refused" {
+		t.Error(answer, err)
+	}
+	fail = coordinator.ErrUnknownParticipant
+	_, err = c.Check(t.Context(), &decreev1.CheckRequest{Name: "bank-a"})
+	wantReason(t, err, codes.NotFound, reasonUnknownParticipant)
+}
+
+// A txid before the horizon may have been forgotten: that is not "never was".
+func TestGetOfAForgottenTransaction(t *testing.T) {
+	n := (&world{}).leader(t, "n1")
+	old := txid(t)
+	data, err := fsm.Encode(fsm.Entry{Header: txn.Header{Epoch: 1, Time: old.Time(), Horizon: old.Time().Add(time.Millisecond)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.machine.Apply(&raft.Log{Type: raft.LogCommand, Index: 2, Term: 1, Data: data})
+	_, err = n.client(t).Get(t.Context(), &decreev1.GetRequest{Txid: old.String()})
+	wantReason(t, err, codes.OutOfRange, reasonExpired)
 }
