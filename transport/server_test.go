@@ -391,7 +391,7 @@ func TestCheckTellsWhatIsWrong(t *testing.T) {
 func TestGetOfAForgottenTransaction(t *testing.T) {
 	n := (&world{}).leader(t, "n1")
 	old := txid(t)
-	data, err := fsm.Encode(fsm.Entry{Header: txn.Header{Epoch: 1, Time: old.Time(), Horizon: old.Time().Add(time.Millisecond)}})
+	data, err := fsm.Encode(fsm.Entry{Header: txn.Header{Epoch: 1, Time: old.Time().Add(time.Second), Horizon: old.Time().Add(time.Millisecond)}})
 	if err != nil {
 		t.Fatal(err)
 	}
