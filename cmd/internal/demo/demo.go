@@ -37,8 +37,9 @@ const (
 	pace    = 20 * time.Millisecond
 
 	// gap is how long the courier holds a gap of the protocol open, so that the
-	// kill lands in it: finding and killing the leader takes a tenth of that.
-	gap = 2 * time.Second
+	// kill lands in it: finding and killing the leader takes a tenth of that, or
+	// half on a busy machine.
+	gap = 3 * time.Second
 	// inFlight is how long an answer that the leader gave before it died may take
 	// to arrive; the first one after that is another leader's.
 	inFlight = 50 * time.Millisecond
