@@ -63,6 +63,16 @@ func (t *term) awaitStaged(ctx context.Context, d *drive) (*txn.Transaction, err
 	return d.tx, nil
 }
 
+// awaitStaging blocks until staging is applied; false when ctx ended first.
+func (d *drive) awaitStaging(ctx context.Context) bool {
+	select {
+	case <-d.staged:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
 // enlist proposes one more branch.
 func (t *term) enlist(ctx context.Context, d *drive, b txn.Branch) (*txn.Transaction, error) {
 	t.mu.Lock()
@@ -76,6 +86,9 @@ func (t *term) enlist(ctx context.Context, d *drive, b txn.Branch) (*txn.Transac
 
 // enlistable applies the bounds that admission applies to a one-shot transaction.
 func (t *term) enlistable(d *drive, b txn.Branch) error {
+	if t.ended {
+		return ErrNotLeader
+	}
 	if d.tx.Branch(b.Participant) != 0 {
 		return nil // a repetition, or refused by the state machine
 	}

@@ -59,8 +59,10 @@ func newDrive(id txn.TxID, branches []txn.Branch, print txn.Fingerprint) *drive 
 	return d
 }
 
-// makeRoom grows what is kept by branch.
+// makeRoom keeps what is kept by branch as long as the branches.
 func (d *drive) makeRoom() {
+	n := min(len(d.heard), len(d.branches))
+	d.asked, d.heard, d.progress = d.asked[:n], d.heard[:n], d.progress[:n]
 	for len(d.heard) < len(d.branches) {
 		d.asked = append(d.asked, 0)
 		d.heard = append(d.heard, txn.ReceiptNone)
@@ -78,7 +80,7 @@ func (t *term) stage(d *drive, s txn.Stage) {
 		defer t.mu.Unlock()
 		t.onStaged(d, tx, err)
 	})
-	if d.left = t.allRecover(s.Branches); !d.left {
+	if d.left = len(s.Branches) > 0 && t.allRecover(s.Branches); !d.left {
 		return
 	}
 	for i := range d.branches {
@@ -101,7 +103,7 @@ func (t *term) onStaged(d *drive, tx *txn.Transaction, err error) {
 	case errors.Is(err, ErrOutcomeUnknown):
 		t.halt(d)
 	case errors.Is(err, ErrNotLeader):
-		t.fail(d, err) // certainly not staged; what prepared meanwhile is the next leader's to find
+		t.fail(d, err) // certainly not staged; what prepared meanwhile is the orphan scan's to find
 	case err != nil:
 		t.refused(d, err)
 	case tx.Tombstone() && d.left:
@@ -119,11 +121,22 @@ func (t *term) refused(d *drive, why error) {
 		t.signalFailure(d, why)
 	}
 	if !d.left || errors.Is(why, txn.ErrContentMismatch) {
+		d.halted = true
 		t.release(d)
 		return
 	}
 	reason := txn.Reason{Code: txn.ReasonRefused, Detail: "refused after prepares had left"}
-	t.decide(d, txn.Decide{Decision: txn.Abort, Reason: reason, Branches: d.branches})
+	t.decide(d, txn.Decide{Decision: txn.Abort, Reason: reason, Branches: withoutPayloads(d.branches)})
+}
+
+// withoutPayloads copies branches as an abort needs them. With their payloads,
+// which may be what staging was refused for, the abort could be refused too.
+func withoutPayloads(branches []txn.Branch) []txn.Branch {
+	bare := append([]txn.Branch(nil), branches...)
+	for i := range bare {
+		bare[i].Payload = nil
+	}
+	return bare
 }
 
 // resume drives a transaction from its applied state: at the beginning of a term,
@@ -201,13 +214,17 @@ func (t *term) absorb(d *drive, tx *txn.Transaction) {
 	}
 }
 
-// adopt follows the branches of the applied state, which grow while a
-// transaction is Active, in the term's books.
+// adopt follows the branches of the applied state in the term's books: they grow
+// while a transaction is Active, and a tombstone that came before staging has none.
 func (t *term) adopt(d *drive, branches []txn.Branch) {
-	for i := len(d.branches); i < len(branches); i++ {
-		t.lane(branches[i].Participant).open.ReplaceOrInsert(d.id)
-		d.bytes += len(branches[i].Payload)
-		t.bytes += len(branches[i].Payload)
+	both := min(len(d.branches), len(branches))
+	for _, b := range d.branches[both:] {
+		t.lane(b.Participant).open.Delete(d.id)
+	}
+	for _, b := range branches[both:] {
+		t.lane(b.Participant).open.ReplaceOrInsert(d.id)
+		d.bytes += len(b.Payload)
+		t.bytes += len(b.Payload)
 	}
 	d.branches = branches
 	d.makeRoom()
@@ -312,6 +329,7 @@ func (t *term) halt(d *drive) {
 	d.halted = true
 	t.signalFailure(d, ErrOutcomeUnknown)
 	d.stopTimers()
+	delete(t.receipts, d)
 	t.stopped = append(t.stopped, d)
 	if !t.settling {
 		t.settling = true
@@ -321,7 +339,8 @@ func (t *term) halt(d *drive) {
 
 // settleStopped passes a barrier, after which the applied state holds whatever
 // became of the halted drives' proposals, and drives their transactions on from
-// there. Where the leadership is over, the barrier fails until the term ends.
+// there. Where the leadership is over, the barrier fails until the term ends. It
+// pauses after each round, so that a drive which stops at once again costs little.
 func (t *term) settleStopped() {
 	for attempt := 0; ; attempt++ {
 		t.mu.Lock()
@@ -336,13 +355,12 @@ func (t *term) settleStopped() {
 			t.mu.Lock()
 			t.stopped = append(t.stopped, batch...)
 			t.mu.Unlock()
-			if !sleep(t.ctx, t.backoff(attempt)) {
-				return
-			}
-			continue
+		} else {
+			t.settle(batch)
 		}
-		attempt = 0
-		t.settle(batch)
+		if !sleep(t.ctx, t.backoff(attempt)) {
+			return
+		}
 	}
 }
 
@@ -355,11 +373,12 @@ func (t *term) settle(batch []*drive) {
 		}
 		t.release(d)
 		tx, ok := t.view.Transaction(d.id)
+		unstaged := !ok && d.tx == nil || ok && tx.Tombstone() && len(tx.Branches) == 0
 		switch {
+		case d.left && unstaged:
+			t.cleanUp(d)
 		case ok && !tx.State.Finished():
 			t.resume(tx)
-		case !ok && d.left:
-			t.cleanUp(d)
 		}
 	}
 }

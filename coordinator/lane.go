@@ -167,6 +167,9 @@ func (l *lane) prepare(ctx context.Context, cancel context.CancelFunc, c *call, 
 	defer cancel()
 	var vote participants.Vote
 	err := l.door.through(ctx, func(p participants.Participant) (err error) {
+		if !p.Recovers() && !c.d.awaitStaging(ctx) { // it may be another one than when the prepare was queued
+			return context.Cause(ctx)
+		}
 		vote, err = p.Prepare(ctx, b)
 		return err
 	})

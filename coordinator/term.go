@@ -30,6 +30,7 @@ type term struct {
 	live      map[txn.TxID]*drive // every unfinished transaction, and those being staged
 	lanes     map[string]*lane    // by participant
 	bytes     int                 // payloads of undecided transactions
+	asked     int                 // commands of propose's on their way
 	stopped   []*drive            // of unknown outcome, waiting for a barrier (rule R5)
 	settling  bool                // a goroutine is at that
 	receipts  map[*drive]struct{} // with receipts that are not logged
@@ -227,6 +228,40 @@ func (t *term) lane(participant string) *lane {
 	return l
 }
 
+// maxAsked bounds the commands that callers of the term have on their way, besides
+// those of its drives, which admission bounds: a log that stalls must not collect
+// commands of callers that have gone and come again.
+const maxAsked = 16384
+
+// ask makes room for a command of a caller's, until answered is called. mu is held.
+func (t *term) ask(c txn.Command) error {
+	switch {
+	case t.ended:
+		return ErrNotLeader
+	case t.asked >= maxAsked:
+		return &BusyError{What: "too many commands on their way", RetryAfter: time.Second}
+	case enlistedBytes(c) > 0 && t.bytes+enlistedBytes(c) > t.cfg.MaxUndecidedBytes:
+		return &BusyError{What: "too many payload bytes in undecided transactions", RetryAfter: time.Second}
+	}
+	t.asked++
+	t.bytes += enlistedBytes(c)
+	return nil
+}
+
+// answered takes the command out of the books again: what it enlisted is in those
+// of its drive from now on. mu is held.
+func (t *term) answered(c txn.Command) {
+	t.asked--
+	t.bytes -= enlistedBytes(c)
+}
+
+func enlistedBytes(c txn.Command) int {
+	if e, ok := c.(txn.Enlist); ok {
+		return len(e.Branch.Payload)
+	}
+	return 0
+}
+
 // propose writes a command about a transaction that may be driven, waits until it
 // is applied, and lets the drive go on from the state that it made. The drive
 // learns of it in log order, before this call returns.
@@ -235,10 +270,17 @@ func (t *term) propose(ctx context.Context, c txn.Command) (*txn.Transaction, er
 		tx  *txn.Transaction
 		err error
 	}
+	t.mu.Lock()
+	err := t.ask(c)
+	t.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
 	answers := make(chan answer, 1)
 	t.log.Propose(t.epoch, c, func(tx *txn.Transaction, err error) {
 		t.mu.Lock()
 		defer t.mu.Unlock()
+		t.answered(c)
 		d := t.live[c.Transaction()]
 		switch {
 		case t.ended || d == nil || d.halted || d.tx == nil: // one being staged hears of it from its own entry
