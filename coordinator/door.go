@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -19,7 +20,12 @@ type door struct {
 	mu       sync.RWMutex
 	p        participants.Participant // nil while closed
 	revision uint64
+	locked   bool // closed for good
 }
+
+// errLocked answers who comes through a door that was closed for good: its term is
+// over, or its participant was deleted.
+var errLocked = errors.New("the way to the participant is closed")
 
 // through makes a call. It fails before the call where the participant cannot be
 // opened.
@@ -48,6 +54,9 @@ func (d *door) open(ctx context.Context, r participants.Registration) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if d.locked {
+		return errLocked
+	}
 	if d.p != nil && d.revision >= r.Revision {
 		return nil
 	}
@@ -69,9 +78,11 @@ func (d *door) recovers() bool {
 	return d.p != nil && d.p.Recovers()
 }
 
+// close waits for the calls under way, and lets none follow.
 func (d *door) close() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.locked = true
 	d.shut()
 }
 

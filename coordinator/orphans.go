@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"sync"
 
 	"github.com/decree-tx/decree/fsm/txn"
@@ -87,13 +89,25 @@ func (t *term) scan(ctx context.Context, name string) error {
 	for _, b := range second {
 		still[branchName{b.TxID, b.Number}] = true
 	}
-	for _, b := range suspects {
-		if !still[b] {
+	suspects = slices.DeleteFunc(suspects, func(b branchName) bool { return !still[b] })
+	return t.endOrphans(ctx, l, suspects)
+}
+
+// endOrphans goes on past a branch that cannot be ended, and gives up for now where
+// several in a row cannot. The order is random, so that those never hide others.
+func (t *term) endOrphans(ctx context.Context, l *lane, orphans []branchName) error {
+	rand.Shuffle(len(orphans), func(i, j int) { orphans[i], orphans[j] = orphans[j], orphans[i] })
+	failures := 0
+	for _, b := range orphans {
+		err := t.endOrphan(ctx, l, b)
+		if err == nil {
+			failures = 0
 			continue
 		}
-		if err := t.endOrphan(ctx, l, b); err != nil {
+		if failures++; failures == downAfter || ctx.Err() != nil {
 			return err
 		}
+		t.logger.Warn("an orphaned branch could not be ended", "txid", b.txid, "participant", l.name, "branch", b.number, "error", err)
 	}
 	return nil
 }
@@ -119,10 +133,14 @@ func (t *term) suspects(participant string, prepared []participants.Branch) []br
 }
 
 // endOrphan tells a prepared branch its transaction's decision, after writing the
-// presumed abort of one that the log does not know (rule R6). A txid before the
-// horizon gets no presumption: an operator decides.
-func (t *term) endOrphan(ctx context.Context, l *lane, b branchName) error {
-	tx, err := t.propose(ctx, txn.Presume{ID: b.txid})
+// presumed abort of one that the log does not know (rule R6): what it does know is
+// as good behind the scan's barrier. A txid before the horizon gets no presumption:
+// an operator decides.
+func (t *term) endOrphan(ctx context.Context, l *lane, b branchName) (err error) {
+	tx, known := t.view.Transaction(b.txid)
+	if !known {
+		tx, err = t.propose(ctx, txn.Presume{ID: b.txid})
+	}
 	switch {
 	case errors.Is(err, txn.ErrExpired):
 		t.logger.Error("a prepared branch is older than the retention horizon; an operator must end it",
@@ -134,8 +152,15 @@ func (t *term) endOrphan(ctx context.Context, l *lane, b branchName) error {
 		return nil // a retry of the client's has taken it up
 	}
 	call := participants.Participant.Abort
-	if mine := tx.Branch(l.name) == b.number; mine && tx.Decision() == txn.Commit {
-		call = participants.Participant.Commit
+	if tx.Decision() == txn.Commit {
+		switch {
+		case tx.Branch(l.name) == b.number:
+			call = participants.Participant.Commit
+		case !tx.State.Finished():
+			// The resource may be registered under two names, and this branch be one that
+			// is to be committed under the other. Once all are, what is left is nobody's.
+			return nil
+		}
 	}
 	t.logger.Warn("ending an orphaned branch", "txid", b.txid, "participant", l.name, "branch", b.number, "decision", tx.Decision())
 	ctx, cancel := context.WithTimeout(ctx, t.cfg.DeliveryTimeout)
@@ -174,11 +199,30 @@ func (c *Coordinator) Check(ctx context.Context, participant string) (Inspection
 	if _, ok := t.view.Participant(participant); !ok {
 		return Inspection{}, fmt.Errorf("%w %q", ErrUnknownParticipant, participant)
 	}
+	return t.inspect(ctx, participant)
+}
+
+// inspect is a part of the term's work, although a client's: nothing of it may
+// outlive the term (rule R3).
+func (t *term) inspect(ctx context.Context, participant string) (Inspection, error) {
 	t.mu.Lock()
+	if t.ended {
+		t.mu.Unlock()
+		return Inspection{}, ErrNotLeader
+	}
 	l := t.lane(participant)
+	t.work.Add(1)
 	t.mu.Unlock()
+	defer t.work.Done()
+
+	ctx, cut := context.WithCancelCause(ctx)
+	defer cut(nil)
+	defer context.AfterFunc(t.ctx, func() { cut(ErrNotLeader) })()
 	found, err := l.prepared(ctx)
-	if err != nil {
+	switch {
+	case t.ctx.Err() != nil:
+		return Inspection{}, ErrNotLeader
+	case err != nil:
 		return Inspection{}, err
 	}
 	return Inspection{Recovers: l.recovers(), Prepared: len(found)}, nil
