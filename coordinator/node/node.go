@@ -159,12 +159,16 @@ func (n *Node) openEpoch(ctx context.Context, term uint64) bool {
 			return at == term
 		}
 		n.logger.Warn("opening an epoch failed", "epoch", term, "error", err)
-		if n.Cluster.Barrier(ctx) != nil {
-			continue // an error comes at once only where ctx is about to end
+		select {
+		case <-time.After(epochRetry): // a transfer of leadership that is being given up refuses at once
+		case <-ctx.Done():
 		}
 	}
 	return false
 }
+
+// epochRetry paces the epoch entry where it fails.
+const epochRetry = 20 * time.Millisecond
 
 // PutParticipant registers a participant or changes it. The errors are those of a
 // coordinator.Log.

@@ -39,6 +39,7 @@ type writer struct {
 
 	mu      sync.Mutex
 	queue   []proposal
+	closed  bool
 	leading context.Context // nil while this node does not lead
 	term    uint64
 	base    txn.Time  // cluster time when the epoch opened
@@ -96,15 +97,20 @@ func (w *writer) epoch() uint64 {
 	return w.term
 }
 
-// Propose implements coordinator.Log.
+// Propose implements coordinator.Log. Its queue is bounded by the coordinator,
+// which admits transactions and callers' commands to bounds of its own.
 func (w *writer) Propose(epoch uint64, c txn.Command, done func(*txn.Transaction, error)) {
 	w.propose(proposal{epoch: epoch, command: c, done: func(r fsm.Result, err error) { done(r.Transaction, err) }})
 }
 
 func (w *writer) propose(p proposal) {
 	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		go p.done(fsm.Result{}, coordinator.ErrNotLeader) // never from within Propose
+		return
+	}
 	w.queue = append(w.queue, p)
-	w.mu.Unlock()
 	select {
 	case w.wake <- struct{}{}:
 	default:
@@ -122,7 +128,7 @@ func (w *writer) run() {
 		select {
 		case <-w.wake:
 		case <-w.stopped.Done():
-			w.refuse(w.take())
+			w.refuse(w.last())
 			return
 		}
 		for batch := w.take(); len(batch) > 0; batch = w.take() {
@@ -131,21 +137,36 @@ func (w *writer) run() {
 	}
 }
 
-// take removes from the queue what fits one entry.
-func (w *writer) take() []proposal {
+// last empties the queue for good.
+func (w *writer) last() []proposal {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.closed = true
+	batch := w.queue
+	w.queue = nil
+	return batch
+}
+
+// take removes from the queue what fits one entry. It measures without the lock,
+// for which the coordinator would wait: nobody else removes anything.
+func (w *writer) take() []proposal {
+	w.mu.Lock()
+	waiting := w.queue
+	w.mu.Unlock()
 	n, bytes := 0, 0
-	for n < len(w.queue) && n < maxEntryCommands {
-		bytes += fsm.Size(w.queue[n].command)
+	for n < len(waiting) && n < maxEntryCommands {
+		bytes += fsm.Size(waiting[n].command)
 		if n > 0 && bytes > maxEntryBytes {
 			break
 		}
 		n++
 	}
-	batch := w.queue[:n:n]
-	w.queue = w.queue[n:]
-	return batch
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.queue = w.queue[n:]; len(w.queue) == 0 {
+		w.queue = nil // lets go of what was answered
+	}
+	return waiting[:n:n]
 }
 
 // write sends one entry and answers its proposals.
