@@ -123,6 +123,42 @@ func TestFounderThatCrashedBeforeItAgreedIsLetIn(t *testing.T) {
 	})
 }
 
+// n3 comes late. Meanwhile n2 was wiped, and tells n3 that it is empty; n1 tells n3
+// of the disk that n2 had. n3 keeps to that, so that n2 finds nobody who lets it in,
+// n1 or no n1.
+func TestLateFounderVouchesForNoSecondDisk(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T) {
+		var js journals
+		first := true
+		c := clustertest.Prepare(t, clustertest.Options{FSM: js.make, Configure: func(cfg *cluster.Config) {
+			if cfg.ID == "n3" && first {
+				first = false
+				cfg.Network = deaf{cfg.Network}
+			}
+		}})
+		ctx, crash := context.WithCancel(context.Background())
+		var wg sync.WaitGroup
+		wg.Go(func() { c.OpenContext(ctx, "n3") })
+		wg.Go(func() { c.Start("n1") })
+		c.Start("n2")
+		crash()
+		wg.Wait()
+
+		c.Crash("n2")
+		c.Wipe("n2")
+		c.Network.CutBoth("n1", "n2")
+		wg.Go(func() {
+			if _, err := c.OpenContext(within(t, 10*time.Minute), "n2"); !errors.Is(err, cluster.ErrEmptyDisk) {
+				t.Errorf("n2 with another disk: got %v, want ErrEmptyDisk", err)
+			}
+		})
+		synctest.Wait()
+		c.Start("n3")
+		c.Crash("n1")
+		wg.Wait()
+	})
+}
+
 // One of three is wiped: it neither votes nor starts, whoever else is up, and its
 // error says what to do. The two others go on, and hold nothing of a fourth life.
 func TestWipedNodeNeverVotes(t *testing.T) {

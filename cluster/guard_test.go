@@ -81,6 +81,7 @@ func openFaulty(t *testing.T, cfg Config) (*Node, *faulty) {
 
 func TestFailedWriteEndsTheProcess(t *testing.T) {
 	cfg, exits := single(t)
+	cfg.HeartbeatTimeout, cfg.ElectionTimeout, cfg.LeaderLease = 50*time.Millisecond, 50*time.Millisecond, 25*time.Millisecond
 	n, disk := openFaulty(t, cfg)
 	worked := make(chan struct{})
 	n.Lead(func(ctx context.Context, _ uint64) {
@@ -100,6 +101,7 @@ func TestFailedWriteEndsTheProcess(t *testing.T) {
 	}
 	<-worked // a leader that is about to exit does not go on working
 	n.Apply([]byte("c")).Wait(context.Background())
+	<-time.After(20 * cfg.ElectionTimeout) // a Raft that still ran would store a term for its next election
 	if err := n.Close(context.Background()); err != nil {
 		t.Error(err)
 	}

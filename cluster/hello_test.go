@@ -11,6 +11,7 @@ import (
 	"net"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -85,8 +86,10 @@ func TestAnotherNodeAtAPeersAddress(t *testing.T) {
 				cfg.Network = deaf{cfg.Network} // or they would be the first to notice
 			}
 		}})
+		var wg sync.WaitGroup
+		defer wg.Wait()
 		for _, id := range []string{"n2", "n3"} {
-			go c.OpenContext(within(t, 10*time.Second), id)
+			wg.Go(func() { c.OpenContext(within(t, 10*time.Second), id) })
 		}
 		_, err := c.OpenContext(within(t, time.Minute), "n1")
 		if err == nil || !strings.Contains(err.Error(), "is configured as node") {

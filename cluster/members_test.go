@@ -10,6 +10,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -217,7 +219,7 @@ func TestAddNodeGoesOnWhereItStopped(t *testing.T) {
 			defer close(opened)
 			c.Start("n4")
 		}()
-		synctest.Wait()
+		synctest.Wait() // it waits to be added
 		err := leader.AddNode(within(t, 10*time.Second), peer("n4"))
 		if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, cluster.ErrUnknown) {
 			t.Fatalf("got %v, want the context's error and ErrUnknown", err)
@@ -236,6 +238,81 @@ func TestAddNodeGoesOnWhereItStopped(t *testing.T) {
 		}
 		if got := c.Node("n4").Status().LastIndex; got < index {
 			t.Errorf("n4 votes, and holds entries up to %d of %d", got, index)
+		}
+	})
+}
+
+// The word of a node that is behind, and has not heard of n4, is not the cluster's:
+// n4 has no leader and asks, and does not stop.
+func TestWordOfAFollowerRemovesNobody(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T) {
+		var js journals
+		c := clustertest.New(t, clustertest.Options{FSM: js.make})
+		behind := follower(c)
+		c.Isolate(behind)
+		c.Network.CutBoth(behind, "n4")
+		add(t, c, "n4")
+		for _, id := range others(c, behind) {
+			c.Crash(id)
+		}
+		c.Network.Heal()
+		time.Sleep(time.Minute)
+		for _, id := range others(c, behind) {
+			c.Start(id)
+		}
+		c.Apply([]byte("a"))
+		eventually(t, "n4 follows", func() bool { return js.of("n4").has("a") })
+	})
+}
+
+// A removal that is not committed may be taken back, and stops nobody. Here the
+// leader and the removed node hold it, and the third node, without which it does not
+// count, is away.
+func TestUncommittedRemovalStopsNobody(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T) {
+		var js journals
+		c := clustertest.New(t, clustertest.Options{FSM: js.make, Configure: func(cfg *cluster.Config) {
+			// The leader's lease outlasts several questions of the removed node.
+			cfg.HeartbeatTimeout, cfg.LeaderLease, cfg.ElectionTimeout = 10*time.Second, 10*time.Second, 10*time.Second
+			if cfg.ID == "n3" {
+				cfg.HeartbeatTimeout, cfg.LeaderLease, cfg.ElectionTimeout = time.Second, time.Second, time.Second
+			}
+		}})
+		c.Apply([]byte("a"))
+		if err := c.WaitLeader().TransferLeadership(within(t, time.Minute), "n1"); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "n1 leads", func() bool { return c.WaitLeader().Status().ID == "n1" })
+		c.Apply([]byte("b"))
+		c.Isolate("n2")
+		if err := c.Node("n1").RemoveNode(within(t, 8*time.Second), "n3"); !errors.Is(err, cluster.ErrUnknown) {
+			t.Fatalf("got %v, want ErrUnknown", err)
+		}
+		select {
+		case err := <-c.Exit("n3"):
+			t.Fatalf("n3 stopped, and was not removed: %v", err)
+		default:
+		}
+		if got := len(c.Node("n3").Status().Members); got != 2 {
+			t.Fatalf("n3 knows %d members: it has not heard of the removal, and the story proves nothing", got)
+		}
+		c.Network.Heal()
+		c.WaitExit("n3") // now it is committed
+	})
+}
+
+// An admitted node that lost its log has promised something, too.
+func TestAddedNodeThatLostItsLogDoesNotStart(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T) {
+		var js journals
+		c := clustertest.New(t, clustertest.Options{FSM: js.make})
+		add(t, c, "n4")
+		c.Crash("n4")
+		if err := os.Remove(filepath.Join(c.Config("n4").Dir, "raft.db")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Open("n4"); !errors.Is(err, cluster.ErrDataLost) {
+			t.Fatalf("got %v, want ErrDataLost", err)
 		}
 	})
 }
