@@ -48,6 +48,9 @@ func do[A any](ctx context.Context, c *Client, k *call, send func(ctx context.Co
 	var avoid *endpoint
 	for n := 0; ; n++ {
 		e, reign := c.endpoints.pick(avoid)
+		if k.mode == once {
+			reign = nil // nothing would send it to the next leader; and it may be what ends this reign
+		}
 		answer, err := attempt(ctx, e, reign, send)
 		if err == nil {
 			return answer, nil
