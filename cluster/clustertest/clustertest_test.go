@@ -1,42 +1,146 @@
-package clustertest_test
+package clustertest
+
+// The tests' own world is held to what it claims: its connections behave as
+// net.Conn asks, a cut link keeps bytes until it heals and only in its direction, a
+// process that is killed is gone for its peers, and a cluster runs on all that in
+// virtual time.
 
 import (
 	"context"
+	"errors"
 	"io"
+	"net"
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/hashicorp/raft"
-
-	"github.com/decree-tx/decree/cluster/clustertest"
+	"golang.org/x/net/nettest"
 )
 
-type journal struct {
-	mu      sync.Mutex
-	entries []string
+func TestConnBehavesAsNetConn(t *testing.T) {
+	nettest.TestConn(t, func() (a, b net.Conn, stop func(), err error) {
+		near, far := connect(NewNetwork(), "a", "b")
+		return near, far, func() { near.Close(); far.Close() }, nil
+	})
 }
 
-func (j *journal) Apply(l *raft.Log) any {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.entries = append(j.entries, string(l.Data))
-	return len(j.entries)
+// pair is a connection from host a to host b, which has accepted it.
+func pair(t *testing.T, n *Network) (near, far net.Conn, a, b *Host) {
+	t.Helper()
+	a, b = n.Host("a"), n.Host("b")
+	l, err := b.Listen("b:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	accepted := make(chan net.Conn)
+	go func() {
+		c, _ := l.Accept()
+		accepted <- c
+	}()
+	if near, err = a.Dial(context.Background(), "b:1"); err != nil {
+		t.Fatal(err)
+	}
+	return near, <-accepted, a, b
 }
-func (j *journal) Snapshot() (raft.FSMSnapshot, error) { return nil, io.EOF }
-func (j *journal) Restore(io.ReadCloser) error         { return nil }
 
-func TestSmoke(t *testing.T) {
-	dir := t.TempDir()
+func TestCutLinkKeepsBytesUntilItHeals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := clustertest.New(t, clustertest.Options{FSM: func(string) raft.FSM { return &journal{} }, Dir: dir})
-		c.Apply([]byte("a"))
-		l := c.Leader().Status().ID
-		c.Crash(l)
-		c.WaitLeaderExcept(l)
-		c.Apply([]byte("b"))
-		if err := c.Leader().Barrier(context.Background()); err != nil {
+		n := NewNetwork()
+		near, far, _, _ := pair(t, n)
+		n.Cut("a", "b")
+		if _, err := near.Write([]byte("late")); err != nil {
 			t.Fatal(err)
+		}
+		far.SetReadDeadline(time.Now().Add(time.Hour))
+		if got, err := far.Read(make([]byte, 4)); err == nil {
+			t.Fatalf("%d bytes passed a cut link", got)
+		}
+		far.SetReadDeadline(time.Time{})
+
+		// The other direction works.
+		far.Write([]byte("back"))
+		b := make([]byte, 4)
+		if _, err := io.ReadFull(near, b); err != nil || string(b) != "back" {
+			t.Fatalf("got %q and %v", b, err)
+		}
+		n.Heal()
+		if _, err := io.ReadFull(far, b); err != nil || string(b) != "late" {
+			t.Errorf("after the link healed: got %q and %v", b, err)
+		}
+	})
+}
+
+func TestDialOverACutLinkWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := NewNetwork()
+		_, _, a, _ := pair(t, n)
+		n.Cut("b", "a") // the answer would not arrive
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		began := time.Now()
+		if _, err := a.Dial(ctx, "b:1"); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) < time.Minute {
+			t.Errorf("got %v after %s", err, time.Since(began))
+		}
+		if _, err := a.Dial(context.Background(), "c:1"); err == nil {
+			t.Error("nobody listens there")
+		}
+	})
+}
+
+func TestKilledProcessIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, _, a, b := pair(t, NewNetwork())
+		b.Kill()
+		if _, err := near.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("read: %v", err)
+		}
+		if _, err := near.Write([]byte("x")); err == nil {
+			t.Error("a write to a dead process succeeded")
+		}
+		if _, err := a.Dial(context.Background(), "b:1"); err == nil {
+			t.Error("a dead process accepts")
+		}
+		if _, err := b.Dial(context.Background(), "a:1"); err == nil {
+			t.Error("a dead process dials")
+		}
+		if _, err := b.network.Host("b").Listen("b:1"); err != nil {
+			t.Errorf("its successor can not listen: %v", err)
+		}
+	})
+}
+
+// counter is a state machine that counts commands.
+type counter struct {
+	mu    sync.Mutex
+	count int
+}
+
+func (c *counter) Apply(*raft.Log) any {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.count++
+	return c.count
+}
+func (c *counter) Snapshot() (raft.FSMSnapshot, error) { return nil, errors.New("no snapshots") }
+func (c *counter) Restore(io.ReadCloser) error         { return nil }
+
+// Fifty leaders die in less than a minute of real time: virtual time runs at the
+// speed of the disk.
+func TestFailoversInVirtualTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := New(t, Options{FSM: func(string) raft.FSM { return &counter{} }})
+		for range 50 {
+			c.Apply([]byte("a"))
+			leader := c.WaitLeader().Status().ID
+			c.Crash(leader)
+			c.WaitLeaderExcept(leader)
+			c.Start(leader)
+		}
+		if _, answer := c.Apply([]byte("a")); answer.(int) < 51 {
+			t.Errorf("%v commands applied, of 51 that were answered", answer)
 		}
 	})
 }

@@ -96,6 +96,9 @@ func (p *pipe) tell() {
 
 func (p *pipe) read(b []byte, d *deadline) (int, error) {
 	for {
+		if d.isOver() {
+			return 0, os.ErrDeadlineExceeded
+		}
 		works, healed := p.network.link(p.from, p.to)
 		n, changed, err := p.take(b, works)
 		if n > 0 || err != nil {
@@ -130,6 +133,9 @@ func (p *pipe) take(b []byte, works bool) (n int, changed <-chan struct{}, err e
 
 func (p *pipe) write(b []byte, d *deadline) (written int, err error) {
 	for {
+		if d.isOver() {
+			return written, os.ErrDeadlineExceeded
+		}
 		n, changed, err := p.put(b[written:])
 		written += n
 		if err != nil || written == len(b) {
@@ -207,6 +213,18 @@ func (d *deadline) set(t time.Time) {
 	}
 }
 
+// isOver reports whether the deadline has passed: then not even what is there is
+// read, as net.Conn asks.
+func (d *deadline) isOver() bool {
+	select {
+	case <-d.passed():
+		return true
+	default:
+		return false
+	}
+}
+
+// passed returns a channel that is closed when the deadline has passed.
 func (d *deadline) passed() <-chan struct{} {
 	d.mu.Lock()
 	defer d.mu.Unlock()
