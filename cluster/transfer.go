@@ -86,7 +86,8 @@ func (w *transferWatch) run() {
 
 // wait returns once the probing has ended. Call it after the node's context has.
 func (w *transferWatch) wait() {
-	w.mu.Lock() // whoever is in look is through
+	w.mu.Lock()
+	w.watching = true // nobody begins any more
 	w.mu.Unlock()
 	w.wg.Wait()
 }

@@ -150,7 +150,6 @@ func strayEntry(t *testing.T, o cluster.TransportOptions) (stray bool) {
 		heartbeat := &raft.AppendEntriesRequest{
 			RPCHeader: raft.RPCHeader{ProtocolVersion: 3, ID: []byte("n2"), Addr: []byte(clustertest.Address("n2"))},
 			Term:      term,
-			Leader:    []byte(clustertest.Address("n2")),
 		}
 		var answer raft.AppendEntriesResponse
 		if err := next.AppendEntries("n1", raft.ServerAddress(clustertest.Address("n1")), heartbeat, &answer); err != nil {
