@@ -35,9 +35,7 @@ type Options struct {
 	Lead func(n *cluster.Node, id string) func(ctx context.Context, term uint64)
 	// Configure changes a node's configuration before each start; may be nil.
 	Configure func(*cluster.Config)
-	// Dir holds the nodes' disks; default t.TempDir(). Inside a bubble make it
-	// outside.
-	Dir string
+	Dir       string // holds the nodes' disks; default t.TempDir()
 }
 
 // Cluster is a set of nodes. Its methods may be called by several goroutines; those
