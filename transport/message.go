@@ -67,7 +67,7 @@ func transactionMessage(t *txn.Transaction, live []coordinator.Delivery) *decree
 			Number:      uint32(i + 1), //nolint:gosec // at most MaxBranches
 			Participant: b.Participant,
 			External:    b.External,
-			Vote:        decreev1.Vote(b.Vote),
+			Vote:        decreev1.Vote(voteOf(t, i+1)),
 			Receipt:     decreev1.Receipt(b.Receipt),
 			Digest:      b.Digest[:],
 		})
@@ -78,6 +78,22 @@ func transactionMessage(t *txn.Transaction, live []coordinator.Delivery) *decree
 		}
 	}
 	return m
+}
+
+// voteOf is what the replicated state tells of a branch's vote. Most votes are not
+// replicated, but a commit had all of them, and an abort may name the one that
+// caused it.
+func voteOf(t *txn.Transaction, branch int) txn.Vote {
+	switch vote := t.Branches[branch-1].Vote; {
+	case vote != txn.VoteNone:
+		return vote
+	case t.Decision() == txn.Commit:
+		return txn.VoteCommit
+	case t.Reason.Branch == branch && t.Reason.Code == txn.ReasonVote:
+		return txn.VoteAbort
+	default:
+		return txn.VoteNone
+	}
 }
 
 func addDelivery(b *decreev1.Branch, d coordinator.Delivery) {

@@ -134,3 +134,27 @@ func TestBeginTakesAMinute(t *testing.T) {
 		t.Error(answer, err)
 	}
 }
+
+func TestVotesThatTheStateImplies(t *testing.T) {
+	two := []txn.Branch{{Participant: "a"}, {Participant: "b", Vote: txn.VoteReadOnly}}
+	for name, c := range map[string]struct {
+		tx   txn.Transaction
+		want [2]decreev1.Vote
+	}{
+		"preparing": {txn.Transaction{State: txn.Preparing, Branches: two}, [2]decreev1.Vote{decreev1.Vote_VOTE_UNSPECIFIED, decreev1.Vote_VOTE_READ_ONLY}},
+		"committed": {txn.Transaction{State: txn.Committed, Branches: two}, [2]decreev1.Vote{decreev1.Vote_VOTE_COMMIT, decreev1.Vote_VOTE_READ_ONLY}},
+		"voted no": {
+			txn.Transaction{State: txn.Aborted, Branches: two, Reason: txn.Reason{Code: txn.ReasonVote, Branch: 1}},
+			[2]decreev1.Vote{decreev1.Vote_VOTE_ABORT, decreev1.Vote_VOTE_READ_ONLY},
+		},
+		"not reached": {
+			txn.Transaction{State: txn.Aborted, Branches: two, Reason: txn.Reason{Code: txn.ReasonUnavailable, Branch: 1}},
+			[2]decreev1.Vote{decreev1.Vote_VOTE_UNSPECIFIED, decreev1.Vote_VOTE_READ_ONLY},
+		},
+	} {
+		m := transactionMessage(&c.tx, nil)
+		if got := [2]decreev1.Vote{m.GetBranches()[0].GetVote(), m.GetBranches()[1].GetVote()}; got != c.want {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+	}
+}
