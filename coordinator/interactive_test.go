@@ -50,6 +50,9 @@ func TestInteractive(t *testing.T) {
 		if _, err = r.c.Enlist(background, id, txn.NewBranch("c", nil)); !errors.Is(err, txn.ErrSealed) {
 			t.Errorf("enlist after commit: %v", err)
 		}
+		if _, err = r.c.Begin(background, id, time.Minute); !errors.Is(err, ErrCommitted) {
+			t.Errorf("begin after commit: %v", err)
+		}
 		if _, err = r.c.Abort(background, id, "", WaitDelivery); !errors.Is(err, ErrCommitted) {
 			t.Errorf("abort after commit: %v", err)
 		}
@@ -69,6 +72,9 @@ func TestInteractiveEnds(t *testing.T) {
 		r.mustDecide(res, err, txn.Abort)
 		if _, err := r.c.Commit(background, empty, nil, WaitDelivery); !errors.Is(err, ErrAborted) {
 			t.Errorf("commit after abort: %v", err)
+		}
+		if _, err := r.c.Begin(background, empty, time.Minute); !errors.Is(err, ErrAborted) {
+			t.Errorf("begin after abort: %v", err)
 		}
 
 		idle := r.id()

@@ -36,7 +36,9 @@ func (c *Coordinator) Submit(ctx context.Context, s Submission) (Result, error) 
 }
 
 // Begin opens an interactive transaction and returns once it is replicated.
-// Timeout covers it from here to its decision; 0 means Config.DefaultTimeout.
+// Timeout covers it from here to its decision; 0 means Config.DefaultTimeout. A
+// repeated Begin answers with the transaction that it opened, or ErrAborted or
+// ErrCommitted where that is over.
 func (c *Coordinator) Begin(ctx context.Context, id txn.TxID, timeout time.Duration) (*txn.Transaction, error) {
 	t := c.current()
 	if t == nil {
@@ -45,14 +47,19 @@ func (c *Coordinator) Begin(ctx context.Context, id txn.TxID, timeout time.Durat
 	if err := c.checkTimeout(&timeout, c.cfg.MaxInteractiveTimeout); err != nil {
 		return nil, err
 	}
-	d, known, err := t.admit(txn.Stage{ID: id, Interactive: true, Timeout: timeout})
+	d, tx, err := t.admit(txn.Stage{ID: id, Interactive: true, Timeout: timeout})
+	if d != nil && err == nil {
+		tx, err = t.awaitStaged(ctx, d)
+	}
 	switch {
 	case err != nil:
 		return nil, err
-	case known != nil:
-		return known, nil
+	case tx.Decision() == txn.Abort:
+		return nil, fmt.Errorf("%w: %s", ErrAborted, tx.Reason)
+	case tx.Decision() == txn.Commit:
+		return nil, ErrCommitted
 	}
-	return t.awaitStaged(ctx, d)
+	return tx, nil
 }
 
 // Enlist adds a branch to an Active transaction and returns once that is
