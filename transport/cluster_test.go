@@ -203,15 +203,13 @@ func TestClientsNeverNoticeAFailover(t *testing.T) {
 // met the change of leader may be presumed aborted (R6).
 func TestGracefulStopUnderLoad(t *testing.T) {
 	x := newTrio(t)
-	start := time.Now()
-	say := func(s string) { println(time.Since(start).String(), s, x.leader(nil).id) }
 	var stop atomic.Bool
 	var done atomic.Int64
 	var clients sync.WaitGroup
 	for range 4 {
 		clients.Go(func() {
 			for !stop.Load() {
-				r, err := x.client.Run(x.ctx(), client.Policy{}, func() client.Transaction { return transfer(newID(t)) })
+				r, err := x.client.Run(x.ctx(), client.Policy{Attempts: 10}, func() client.Transaction { return transfer(newID(t)) })
 				if err != nil || r.Outcome != client.Committed {
 					t.Errorf("%+v, %v", r, err)
 				}
@@ -221,22 +219,17 @@ func TestGracefulStopUnderLoad(t *testing.T) {
 	}
 	x.await("load", func() bool { return done.Load() > 50 })
 	old := x.leader(nil)
-	say("load")
 	old.server.Retire()
 	if err := old.node.Cluster.TransferLeadership(x.ctx(), ""); err != nil {
 		t.Log(err) // another election was faster
 	}
-	say("transferred from "+old.id)
 	if err := old.server.Stop(x.ctx()); err != nil {
 		t.Error(err)
 	}
-	say("stopped")
 	before := done.Load()
 	x.await("load without it", func() bool { return done.Load() > before+50 })
-	say("load again")
 	stop.Store(true)
 	clients.Wait()
-	say("done")
 }
 
 // Bad input that only the leader's state shows: asked at a follower, each has its

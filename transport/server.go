@@ -61,8 +61,10 @@ type Server struct {
 	gateway  *grpc.ClientConn
 	calls    chan struct{}   // a token for each mutating call under way
 	watches  chan struct{}   // a token for each watch
-	ended    context.Context // ends when Stop begins; watches end with it
+	ended    context.Context // ends when Stop begins; streams end with it
 	end      context.CancelFunc
+	drained  context.Context // ends when no call is left: until then they follow the leader
+	release  context.CancelFunc
 
 	starting sync.Mutex     // keeps the start of Serve apart from that of Stop
 	work     sync.WaitGroup // every goroutine of Serve's
@@ -88,6 +90,7 @@ func New(cfg Config) (*Server, error) {
 		stopped: make(chan struct{}),
 	}
 	s.ended, s.end = context.WithCancel(context.Background())
+	s.drained, s.release = context.WithCancel(context.Background())
 	s.observer = newObserver(cfg.Node, cfg.Coordinator.Leads, s.showLeadership)
 	s.showLeadership(false)
 	s.grpc = s.newGRPC()
@@ -152,7 +155,7 @@ func (s *Server) Serve(grpcListener, httpListener net.Listener) error {
 	httpListener = netutil.LimitListener(httpListener, s.cfg.MaxConnections)
 
 	failed := make(chan error, 3)
-	if !s.begin(func() { s.observer.run(s.ended) },
+	if !s.begin(func() { s.observer.run(s.drained) },
 		func() { failed <- s.serveGRPC(s.inward) },
 		func() { failed <- s.serveGRPC(grpcListener) },
 		func() { failed <- s.serveHTTP(httpListener) }) {
@@ -219,6 +222,7 @@ func (s *Server) Stop(ctx context.Context) error {
 		s.end()
 		s.starting.Unlock()
 		err = s.drain(ctx)
+		s.release()
 		s.gateway.Close() //nolint:errcheck,gosec // in memory
 		s.inward.Close()  //nolint:errcheck,gosec // in memory
 		s.link.close()

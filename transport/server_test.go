@@ -140,6 +140,33 @@ func TestStopAnswersWhatHasBegun(t *testing.T) {
 	}
 }
 
+// A leader hands over and stops: the calls that are left at it follow the new one.
+func TestDrainingCallsFollowTheLeader(t *testing.T) {
+	w := &world{}
+	old, next := w.leader(t, "n1"), w.leader(t, "n2")
+	begun := make(chan struct{})
+	old.coordinator.submit = func(context.Context, coordinator.Submission) (coordinator.Result, error) {
+		close(begun)
+		<-old.ended.Done() // Stop has begun
+		old.coordinator.lead(false)
+		old.node.believe("n2")
+		return coordinator.Result{}, coordinator.ErrOutcomeUnknown
+	}
+	answered := make(chan error, 1)
+	c := old.client(t)
+	go func() {
+		_, err := c.Submit(context.Background(), submission())
+		answered <- err
+	}()
+	<-begun
+	if err := old.Stop(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := <-answered; err != nil || len(next.coordinator.ids()) != 1 {
+		t.Errorf("%v, the new leader ran %v", err, next.coordinator.ids())
+	}
+}
+
 func TestStopCutsWhatDoesNotEnd(t *testing.T) {
 	n := (&world{}).leader(t, "n1")
 	begun := make(chan struct{})
