@@ -139,8 +139,13 @@ func TestLateFounderVouchesForNoSecondDisk(t *testing.T) {
 		ctx, crash := context.WithCancel(context.Background())
 		var wg sync.WaitGroup
 		wg.Go(func() { c.OpenContext(ctx, "n3") })
-		wg.Go(func() { c.Start("n1") })
+		up := make(chan struct{})
+		go func() {
+			defer close(up)
+			c.Start("n1")
+		}()
 		c.Start("n2")
+		<-up
 		crash()
 		wg.Wait()
 

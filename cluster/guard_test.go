@@ -113,6 +113,9 @@ func TestFailedWriteEndsTheProcess(t *testing.T) {
 func TestHungWriteEndsTheProcess(t *testing.T) {
 	cfg, exits := single(t)
 	n, disk := openFaulty(t, cfg)
+	if _, _, err := n.Apply([]byte("before")).Wait(context.Background()); err != nil {
+		t.Fatal(err)
+	}
 	hang := make(chan struct{})
 	disk.hang.Store(&hang)
 	var wg sync.WaitGroup

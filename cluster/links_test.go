@@ -27,6 +27,7 @@ func TestEntryOfALostLeaderIsAppliedByTheNext(t *testing.T) {
 		leader := c.WaitLeader()
 		id := leader.Status().ID
 		c.Apply([]byte("before"))
+		synctest.Wait() // no message is under way that would wait for its answer
 		for _, other := range others(c, id) {
 			c.Network.Cut(other, id)
 		}
