@@ -83,11 +83,13 @@ func TestFailedWriteEndsTheProcess(t *testing.T) {
 	cfg, exits := single(t)
 	cfg.HeartbeatTimeout, cfg.ElectionTimeout, cfg.LeaderLease = 50*time.Millisecond, 50*time.Millisecond, 25*time.Millisecond
 	n, disk := openFaulty(t, cfg)
-	worked := make(chan struct{})
+	working, worked := make(chan struct{}), make(chan struct{})
 	n.Lead(func(ctx context.Context, _ uint64) {
+		close(working)
 		<-ctx.Done()
 		close(worked)
 	})
+	<-working
 	if _, _, err := n.Apply([]byte("a")).Wait(context.Background()); err != nil {
 		t.Fatal(err)
 	}
