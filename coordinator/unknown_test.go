@@ -61,7 +61,7 @@ func TestUnknownDecision(t *testing.T) {
 // R5, of staging: after the barrier shows that nothing was staged, the branches
 // that prepared are aborted through the log.
 func TestUnknownStagingIsCleanedUp(t *testing.T) {
-	run(t, Config{}, func(r *rig) {
+	run(t, Config{ScanInterval: 24 * time.Hour}, func(r *rig) { // not by the scan
 		id := r.id()
 		r.log.withFate(func(c txn.Command) fate {
 			if _, stage := c.(txn.Stage); stage {
