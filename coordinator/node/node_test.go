@@ -465,6 +465,11 @@ func TestWallClocksAreWrong(t *testing.T) {
 			if r := x.submit(transfer(id)); r.Decision() != txn.Commit {
 				t.Errorf("%s: %s", r.Decision(), r.Transaction.Reason)
 			}
+			next := x.leader(nil)
+			at := next.Machine.Cluster().Now
+			if now := next.writer.Now(); now < at {
+				t.Errorf("the leader's time lies %s behind cluster time", at.Sub(now))
+			}
 			tx := x.sameOutcome(id)
 			if tx.Decided.At < before {
 				t.Errorf("cluster time went back by %s", before.Sub(tx.Decided.At))
@@ -521,6 +526,10 @@ func TestRetention(t *testing.T) {
 	crowded.cfg.MaxRetained = 4
 	if h := crowded.horizon(now); h != now.Add(-max(24*time.Hour*4/10, MinRetention)) {
 		t.Errorf("with too many kept, the horizon lies %s back", now.Sub(h))
+	}
+	crowded.cfg.MaxRetained = 0
+	if h := crowded.horizon(now); h != now.Add(-MinRetention) {
+		t.Errorf("with far too many kept, the horizon lies %s back", now.Sub(h))
 	}
 
 	old := expiredID() // not yet: the horizon lies a day back
