@@ -7,6 +7,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -135,6 +136,23 @@ func TestHungWriteEndsTheProcess(t *testing.T) {
 	}
 	close(hang)
 	wg.Wait()
+}
+
+// R10: what was acknowledged survives a power loss, since every write is synced.
+// Nothing less than a power cut shows the difference, so this reads the setting.
+func TestEveryWriteOfTheLogIsSynced(t *testing.T) {
+	cfg, _ := single(t)
+	d, err := openDisk(cfg.withDefaults())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.close()
+	file := reflect.ValueOf(d.bolt).Elem().FieldByName("conn").Elem()
+	for _, setting := range []string{"NoSync", "NoGrowSync"} {
+		if file.FieldByName(setting).Bool() {
+			t.Errorf("%s is set", setting)
+		}
+	}
 }
 
 // The first write already fails: Open reports it, and does not panic.

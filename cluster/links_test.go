@@ -180,3 +180,23 @@ func TestNothingAnsweredIsLostOverBadLinks(t *testing.T) {
 		}
 	})
 }
+
+// A follower that was away, and has asked for elections in vain, deposes nobody when
+// it comes back: it asks whether it could win before it raises the term.
+func TestFollowerThatReturnsDeposesNobody(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T) {
+		var js journals
+		c := clustertest.New(t, clustertest.Options{FSM: js.make})
+		before := c.WaitLeader().Status()
+		away := follower(c)
+		c.Isolate(away)
+		time.Sleep(time.Minute)
+		c.Network.Heal()
+		c.Apply([]byte("a"))
+		eventually(t, away+" is back", func() bool { return js.of(away).has("a") })
+		time.Sleep(time.Minute)
+		if after := c.WaitLeader().Status(); after.ID != before.ID || after.Term != before.Term {
+			t.Errorf("%s leads in term %d, before it was %s in term %d", after.ID, after.Term, before.ID, before.Term)
+		}
+	})
+}
