@@ -11,13 +11,16 @@ import (
 )
 
 // TestOpenYieldsTheUnfinishedOldestFirst holds R13's reading: what a new leader
-// takes over, on a view that does not change while it is read.
+// takes over, be it Active, Preparing or Committing, on a view that does not change
+// while it is read.
 func TestOpenYieldsTheUnfinishedOldestFirst(t *testing.T) {
 	j := newJournal(t)
 	stage := func(n int) txn.Stage {
 		return txn.Stage{ID: idAt(j.now, n), Branches: []txn.Branch{txn.NewBranch("bank", nil)}, Timeout: time.Second}
 	}
-	j.must(stage(3), stage(1), stage(5))
+	active := txn.Stage{ID: idAt(j.now, 2), Interactive: true, Timeout: time.Second}
+	decided := txn.Decide{ID: idAt(j.now, 5), Decision: txn.Commit}
+	j.must(stage(3), stage(1), stage(5), active, decided)
 	j.finish(idAt(j.now, 4), txn.Done)
 	var seen []txn.TxID
 	j.m.Open(func(tx *txn.Transaction) bool {
@@ -27,7 +30,7 @@ func TestOpenYieldsTheUnfinishedOldestFirst(t *testing.T) {
 		seen = append(seen, tx.ID)
 		return true
 	})
-	if want := []txn.TxID{idAt(j.now, 1), idAt(j.now, 3), idAt(j.now, 5)}; !slices.Equal(seen, want) {
+	if want := []txn.TxID{idAt(j.now, 1), idAt(j.now, 2), idAt(j.now, 3), idAt(j.now, 5)}; !slices.Equal(seen, want) {
 		t.Errorf("%v, want %v", seen, want)
 	}
 	n := 0

@@ -32,7 +32,8 @@ func branch() Branch {
 	return Branch{Cluster: "c", TxID: id(noon), Number: 1, Epoch: 7, Digest: content}
 }
 
-// R8: a stale message is refused and does not even raise the horizon.
+// R8 and R11: a stale message is refused and does not even raise the horizon; any
+// other raises both.
 func TestFenceRefusesAnOlderEpoch(t *testing.T) {
 	f := Fence{Epoch: 7, Horizon: 10}
 	b := branch()
@@ -44,6 +45,10 @@ func TestFenceRefusesAnOlderEpoch(t *testing.T) {
 	b.Epoch, b.Horizon = 8, 5
 	if got, err := f.Admit(b); err != nil || got != (Fence{Epoch: 8, Horizon: 10}) {
 		t.Fatalf("Admit = %+v, %v; want epoch 8 and a horizon that does not go back", got, err)
+	}
+	b.Horizon = 11
+	if got, err := f.Admit(b); err != nil || got != (Fence{Epoch: 8, Horizon: 11}) {
+		t.Fatalf("Admit = %+v, %v; want epoch 8 and the later horizon", got, err)
 	}
 }
 
