@@ -186,9 +186,12 @@ func TestHorizonWaitsForWhatIsOwed(t *testing.T) {
 				t.Errorf("b, which is owed a branch of %s, was told the horizon %s", stuck.Time().Std(), c.Branch.Horizon.Std())
 			}
 		}
-		calls := r.fakes["a"].Calls()
-		if last := calls[len(calls)-1]; last.Branch.Horizon != horizon {
-			t.Errorf("a was told the horizon %s, want %s", last.Branch.Horizon.Std(), horizon.Std())
+		var told txn.Time
+		for _, c := range r.fakes["a"].Calls() {
+			told = max(told, c.Branch.Horizon)
+		}
+		if told != horizon {
+			t.Errorf("a was told the horizon %s, want %s", told.Std(), horizon.Std())
 		}
 		r.fakes["b"].Unscript(commitOp, stuck)
 		time.Sleep(time.Minute)
@@ -230,6 +233,25 @@ func TestNotDeliveredBeforeEveryBranchAcknowledged(t *testing.T) {
 		r.mustDecide(res, err, txn.Commit)
 		if !res.Delivered {
 			t.Error("not delivered after b came back")
+		}
+	})
+}
+
+// R11: a retry is answered with the recorded outcome even where a participant has
+// been deleted since.
+func TestRetryAfterItsParticipantIsGone(t *testing.T) {
+	run(t, Config{}, func(r *rig) {
+		id := r.id()
+		res, err := r.c.Submit(background, transfer(id, "a", "b"))
+		r.mustDecide(res, err, txn.Commit)
+		time.Sleep(time.Second)
+		r.log.mu.Lock()
+		delete(r.log.participants, "b")
+		r.log.mu.Unlock()
+		res, err = r.c.Submit(background, transfer(id, "a", "b"))
+		r.mustDecide(res, err, txn.Commit)
+		if _, err := r.c.Submit(background, transfer(r.id(), "a", "b")); !errors.Is(err, ErrUnknownParticipant) {
+			t.Errorf("a new transaction: %v", err)
 		}
 	})
 }

@@ -45,8 +45,11 @@ type Config struct {
 	BackoffBase time.Duration
 	BackoffCap  time.Duration
 
-	// ScanInterval is the pause between two orphan scans, 30s.
+	// ScanInterval is the pause between two orphan scans, 30s. OrphanGrace, 5s, goes
+	// before a term's first one: what prepared early under the leader before is the
+	// client's to take up again, and clients retry within moments.
 	ScanInterval time.Duration
+	OrphanGrace  time.Duration
 	// ReceiptDelay is how long receipts wait for company before they are logged,
 	// 20ms. Nobody waits for that entry.
 	ReceiptDelay time.Duration
@@ -78,6 +81,7 @@ func (c Config) withDefaults() Config {
 	orDuration(&c.BackoffBase, 50*time.Millisecond)
 	orDuration(&c.BackoffCap, 10*time.Second)
 	orDuration(&c.ScanInterval, 30*time.Second)
+	orDuration(&c.OrphanGrace, 5*time.Second)
 	orDuration(&c.ReceiptDelay, 20*time.Millisecond)
 	return c
 }
@@ -95,7 +99,7 @@ func (c Config) Validate() error {
 		"default timeout": c.DefaultTimeout, "max timeout": c.MaxTimeout,
 		"max interactive timeout": c.MaxInteractiveTimeout, "prepare timeout": c.PrepareTimeout,
 		"delivery timeout": c.DeliveryTimeout, "backoff base": c.BackoffBase, "backoff cap": c.BackoffCap,
-		"scan interval": c.ScanInterval, "receipt delay": c.ReceiptDelay,
+		"scan interval": c.ScanInterval, "orphan grace": c.OrphanGrace, "receipt delay": c.ReceiptDelay,
 	} {
 		positive(name, d > 0)
 	}

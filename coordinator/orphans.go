@@ -19,13 +19,20 @@ const scansAtOnce = 16
 // this term drives: their prepare left a leader that fell before its staging was
 // replicated, or arrived after everything was over. It ends with the term.
 func (t *term) scanOrphans() {
-	for {
+	t.atEach(t.greet)
+	for pause := t.cfg.OrphanGrace; sleep(t.ctx, pause); pause = t.cfg.ScanInterval {
 		t.closeUnregistered()
-		t.scanAll()
-		if !sleep(t.ctx, t.cfg.ScanInterval) {
-			return
-		}
+		t.atEach(t.scan)
 	}
+}
+
+// greet opens a participant, so that the first prepare need not, and whether it
+// recovers is soon known.
+func (t *term) greet(ctx context.Context, name string) error {
+	t.mu.Lock()
+	l := t.lane(name)
+	t.mu.Unlock()
+	return l.door.through(ctx, func(participants.Participant) error { return nil })
 }
 
 // closeUnregistered lets go of participants that were deleted, which only those
@@ -43,19 +50,20 @@ func (t *term) closeUnregistered() {
 	}
 }
 
-func (t *term) scanAll() {
+// atEach looks at every participant, at some of them at the same time.
+func (t *term) atEach(look func(ctx context.Context, participant string) error) {
 	var scans sync.WaitGroup
 	room := make(chan struct{}, scansAtOnce)
 	for _, r := range t.view.Participants() {
 		room <- struct{}{}
 		scans.Go(func() {
 			defer func() { <-room }()
-			err := t.scan(t.ctx, r.Name)
+			err := look(t.ctx, r.Name)
 			switch {
 			case err == nil, t.ctx.Err() != nil:
 			case errors.Is(err, errors.ErrUnsupported): // it has no list; its prepares follow their staging (rule R4)
 			default:
-				t.logger.Warn("orphan scan failed", "participant", r.Name, "error", err)
+				t.logger.Warn("looking at a participant failed", "participant", r.Name, "error", err)
 			}
 		})
 	}

@@ -102,3 +102,26 @@ func TestCheckEndsWithItsTerm(t *testing.T) {
 		r.lead()
 	})
 }
+
+// A prepare that left before its leader fell is prepared anew when the client comes
+// back: the scan leaves it the time for that, and what nobody claims is ended after.
+func TestScanLeavesTimeForRetries(t *testing.T) {
+	run(t, Config{}, func(r *rig) {
+		retried, abandoned := r.id(), r.id()
+		for _, id := range []txn.TxID{retried, abandoned} {
+			early := r.branch(id, 1)
+			early.Epoch = r.epoch
+			early.Digest = transfer(id, "a").Branches[0].Digest
+			r.fakes["a"].Stage(early)
+		}
+		r.depose()
+		r.lead()
+		time.Sleep(r.c.cfg.OrphanGrace - time.Second)
+		res, err := r.c.Submit(background, transfer(retried, "a"))
+		r.mustDecide(res, err, txn.Commit)
+		time.Sleep(2 * time.Second)
+		if s := r.fakes["a"].State(r.branch(abandoned, 1)); s != participants.StatusAborted {
+			t.Errorf("the branch that nobody claimed is %s", s)
+		}
+	})
+}

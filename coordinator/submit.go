@@ -183,9 +183,6 @@ func (c *Coordinator) checkSubmission(s *Submission) error {
 }
 
 func (c *Coordinator) checkBranch(b txn.Branch) error {
-	if _, ok := c.view.Participant(b.Participant); !ok {
-		return fmt.Errorf("%w %q", ErrUnknownParticipant, b.Participant)
-	}
 	if len(b.Payload) > c.cfg.MaxPayload {
 		return fmt.Errorf("%w: payload of %d bytes for %q, at most %d", ErrTooLarge, len(b.Payload), b.Participant, c.cfg.MaxPayload)
 	}

@@ -147,6 +147,9 @@ func (t *term) admissible(s txn.Stage) error {
 }
 
 func (t *term) admissibleAt(participant string) error {
+	if _, ok := t.view.Participant(participant); !ok {
+		return fmt.Errorf("%w %q", ErrUnknownParticipant, participant)
+	}
 	if t.lane(participant).open.Len() >= t.cfg.MaxUnfinishedPerParticipant {
 		return &BusyError{What: fmt.Sprintf("too many unfinished transactions at %q", participant), RetryAfter: 2 * time.Second}
 	}

@@ -106,7 +106,8 @@ func (x *trio) start(id string) *Node {
 		Drivers: participants.Drivers{"fake": x.fakes},
 		Logger:  hclog.New(&hclog.LoggerOptions{Level: hclog.Off}),
 		Coordinator: coordinator.Config{
-			DeliveryTimeout: time.Second, BackoffCap: 200 * time.Millisecond, ScanInterval: 200 * time.Millisecond,
+			DeliveryTimeout: time.Second, BackoffCap: 200 * time.Millisecond,
+			ScanInterval: 200 * time.Millisecond, OrphanGrace: 200 * time.Millisecond,
 		},
 	}
 	if x.wall != nil {
