@@ -113,7 +113,13 @@ func openLog(path string) (_ *raftboltdb.BoltStore, err error) {
 // own, and a page that it can't read would end the process without a word of which
 // file it was.
 func inspectLog(path string) (used bool, err error) {
-	if info, err := os.Stat(path); errors.Is(err, os.ErrNotExist) || err == nil && info.Size() == 0 {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return false, nil
+	case err != nil:
+		return false, err
+	case info.Size() == 0:
 		return false, nil
 	}
 	defer explainPanic(path, &err)()
@@ -122,7 +128,13 @@ func inspectLog(path string) (used bool, err error) {
 		return false, explainOpen(path, err)
 	}
 	defer db.Close()
+	if info, err = os.Stat(path); err != nil { // another process may have written until now
+		return false, err
+	}
 	err = db.View(func(tx *bbolt.Tx) error {
+		if tx.Size() > info.Size() { // perhaps pages are missing that nothing uses now
+			return fmt.Errorf("%w: %s: %d bytes are there, of %d", ErrCorruptDir, path, info.Size(), tx.Size())
+		}
 		return tx.ForEach(func(_ []byte, b *bbolt.Bucket) error {
 			return b.ForEach(func(_, _ []byte) error {
 				used = true
