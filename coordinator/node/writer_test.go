@@ -150,13 +150,11 @@ func TestBadCommandIsRefusedAlone(t *testing.T) {
 		}
 		var other error
 		w.mu.Lock() // so that one entry takes all three
-		for _, p := range []proposal{
-			{epoch: w.term, command: txn.Presume{ID: newID()}, done: answer(&other)},
-			{epoch: w.term, command: txn.Enlist{ID: newID()}, done: answer(&bad)}, // names no participant
-			{epoch: w.term, command: txn.Presume{ID: newID()}, done: answer(&good)},
-		} {
-			w.queue = append(w.queue, p)
-		}
+		w.queue = append(w.queue,
+			proposal{epoch: w.term, command: txn.Presume{ID: newID()}, done: answer(&other)},
+			proposal{epoch: w.term, command: txn.Enlist{ID: newID()}, done: answer(&bad)}, // names no participant
+			proposal{epoch: w.term, command: txn.Presume{ID: newID()}, done: answer(&good)},
+		)
 		w.mu.Unlock()
 		w.wake <- struct{}{}
 		answered.Wait()
