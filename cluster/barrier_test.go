@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 )
 
+// R6: whom a shared barrier answers, it answers for a moment after the call.
 func TestBarriersShareRounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var rounds atomic.Int64

@@ -239,7 +239,7 @@ func TestTwoWipedNodesFoundNothing(t *testing.T) {
 	})
 }
 
-// Only the log is lost, and the node's identity is not: it knows that it has
+// R15: only the log is lost, and the node's identity is not: it knows that it has
 // promised something, and does not start.
 func TestLostLogIsNotAnEmptyDisk(t *testing.T) {
 	for name, lose := range map[string]func(path string) error{

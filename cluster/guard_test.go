@@ -80,6 +80,8 @@ func openFaulty(t *testing.T, cfg Config) (*Node, *faulty) {
 	return n, disk
 }
 
+// R10: a failed write may have lost what a second try reports as written, so there
+// is none; its entry is of unknown outcome (R5).
 func TestFailedWriteEndsTheProcess(t *testing.T) {
 	cfg, exits := single(t)
 	cfg.HeartbeatTimeout, cfg.ElectionTimeout, cfg.LeaderLease = 50*time.Millisecond, 50*time.Millisecond, 25*time.Millisecond
@@ -113,6 +115,8 @@ func TestFailedWriteEndsTheProcess(t *testing.T) {
 	}
 }
 
+// R5: the entry inside the hung write is of unknown outcome, and the one behind it
+// has failed for certain.
 func TestHungWriteEndsTheProcess(t *testing.T) {
 	cfg, exits := single(t)
 	n, disk := openFaulty(t, cfg)

@@ -172,7 +172,7 @@ func strayEntry(t *testing.T, o cluster.TransportOptions) (stray bool) {
 	return stray
 }
 
-// Upstream #695.
+// Upstream #695, which breaks R3 and R12.
 func TestDeposedLeaderLogsNothingUnderTheNextTerm(t *testing.T) {
 	for range 10 {
 		if strayEntry(t, cluster.TransportOptions{}) {
@@ -240,7 +240,7 @@ func followsAfterAFailedAppend(t *testing.T, o cluster.TransportOptions, patienc
 	return false
 }
 
-// Upstream #612.
+// Upstream #612: entries no longer reach a follower (R10).
 func TestFollowerSurvivesAFailedAppend(t *testing.T) {
 	for range 5 {
 		if !followsAfterAFailedAppend(t, cluster.TransportOptions{}, time.Minute) {

@@ -52,7 +52,7 @@ func TestDeadParticipantIsBounded(t *testing.T) {
 	})
 }
 
-// A branch that alone fails does not hold up its neighbours at the same
+// R14: a branch that alone fails does not hold up its neighbours at the same
 // participant.
 func TestPoisonedBranchDelaysNobody(t *testing.T) {
 	run(t, Config{}, func(r *rig) {
@@ -74,7 +74,7 @@ func TestPoisonedBranchDelaysNobody(t *testing.T) {
 	})
 }
 
-// Bad input is refused before anything leaves this node, and leaves nothing
+// R4 and R14: bad input is refused before anything leaves this node, and leaves nothing
 // behind.
 func TestRefusals(t *testing.T) {
 	run(t, Config{MaxPayload: 100, MaxTransactionBytes: 150}, func(r *rig) {

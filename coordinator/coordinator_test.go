@@ -62,6 +62,7 @@ func TestNoCommitBeforeItsEntryIsApplied(t *testing.T) {
 	})
 }
 
+// R4 and R8: one no is enough, and the abort reaches whoever voted it too.
 func TestOneNoAbortsAll(t *testing.T) {
 	run(t, Config{}, func(r *rig) {
 		id := r.id()
@@ -77,7 +78,7 @@ func TestOneNoAbortsAll(t *testing.T) {
 	})
 }
 
-// An ambiguous answer counts as a no, and is fenced by the abort.
+// R8: an ambiguous answer counts as a no, and is fenced by the abort.
 func TestAmbiguousPrepareAborts(t *testing.T) {
 	run(t, Config{}, func(r *rig) {
 		id := r.id()
@@ -93,7 +94,7 @@ func TestAmbiguousPrepareAborts(t *testing.T) {
 	})
 }
 
-// The timeout races the last vote: it only proposes an abort, and loses against a
+// R1 and R2: the timeout races the last vote: it only proposes an abort, and loses against a
 // vote that came a nanosecond earlier.
 func TestTimeoutRacesLastVote(t *testing.T) {
 	const timeout = 10 * time.Second
@@ -244,7 +245,7 @@ func TestOrphans(t *testing.T) {
 	})
 }
 
-// A prepare that arrives after its transaction is over and done is an orphan too,
+// R8: a prepare that arrives after its transaction is over and done is an orphan too,
 // and hears the decision that stands.
 func TestLatePrepareIsFoundByTheScan(t *testing.T) {
 	run(t, Config{}, func(r *rig) {

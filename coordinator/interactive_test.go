@@ -14,6 +14,7 @@ import (
 	"github.com/decree-tx/decree/participants/participanttest"
 )
 
+// R1 and R11: each step repeated gives the same answer, and the decision stands.
 func TestInteractive(t *testing.T) {
 	run(t, Config{}, func(r *rig) {
 		id := r.id()
@@ -59,6 +60,7 @@ func TestInteractive(t *testing.T) {
 	})
 }
 
+// R1: an abort, the client's or that of time, stands against a later commit.
 func TestInteractiveEnds(t *testing.T) {
 	run(t, Config{}, func(r *rig) {
 		empty := r.id()
@@ -122,7 +124,7 @@ func TestInquiry(t *testing.T) {
 	})
 }
 
-// A client's abort that overtakes everything leaves a tombstone; one that comes
+// R1 and R6: a client's abort that overtakes everything leaves a tombstone; one that comes
 // while votes are out aborts what is live.
 func TestClientAbort(t *testing.T) {
 	run(t, Config{}, func(r *rig) {
@@ -143,7 +145,7 @@ func TestClientAbort(t *testing.T) {
 	})
 }
 
-// An abort that was proposed for an unknown txid while its staging was on the way
+// R4: an abort that was proposed for an unknown txid while its staging was on the way
 // must still reach the branches.
 func TestAbortMeetsStagingInTheLog(t *testing.T) {
 	run(t, Config{}, func(r *rig) {

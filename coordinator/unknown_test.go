@@ -135,7 +135,7 @@ func TestNotLeading(t *testing.T) {
 	})
 }
 
-// A definite refusal of staging is told as such: nothing was written, ask the
+// R5: a definite refusal of staging is told as such: nothing was written, ask the
 // leader.
 func TestStagingOnADeposedLeader(t *testing.T) {
 	run(t, Config{}, func(r *rig) {
@@ -154,7 +154,7 @@ func TestStagingOnADeposedLeader(t *testing.T) {
 	})
 }
 
-// A client that goes away leaves its transaction to run on.
+// R5: a client that goes away is told nothing definite, and leaves its transaction to run on.
 func TestClientGoesAway(t *testing.T) {
 	run(t, Config{}, func(r *rig) {
 		id := r.id()

@@ -60,7 +60,7 @@ func TestHaltPanicsUnlessTold(t *testing.T) {
 	New(Options{}).Apply(&raft.Log{Index: 1, Term: 1, Type: raft.LogCommand, Data: []byte("garbage")})
 }
 
-// TestAnEntryIsAppliedOnce holds that a log which goes back stops the node.
+// TestAnEntryIsAppliedOnce holds that a log which goes back stops the node (R12).
 func TestAnEntryIsAppliedOnce(t *testing.T) {
 	j := newJournal(t)
 	var halted error

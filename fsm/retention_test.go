@@ -70,7 +70,7 @@ func TestRetentionKeepsWhatMatters(t *testing.T) {
 }
 
 // TestAnIDAheadHoldsUpNoOther holds that a client's clock which runs ahead delays
-// the collection of its own transaction and of no other.
+// the collection of its own transaction and of no other (R11, R14).
 func TestAnIDAheadHoldsUpNoOther(t *testing.T) {
 	j := newJournal(t)
 	j.finish(idAt(j.now.Add(txn.MaxSkew), 1), txn.Done)
@@ -128,7 +128,8 @@ func TestAnAbortThatTakesOverBranchesIsNotCollected(t *testing.T) {
 	}
 }
 
-// TestCollectAgainstAModel compares retention with its definition on random logs.
+// TestCollectAgainstAModel compares retention with its definition on random logs:
+// nothing unfinished goes, and nothing that a retry may ask for (R10, R11).
 func TestCollectAgainstAModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		j := newJournal(t)

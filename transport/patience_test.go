@@ -112,6 +112,7 @@ func TestCallWaitsForTheElectionAndNoLonger(t *testing.T) {
 	})
 }
 
+// R5: what may have run and can't be repeated is of unknown outcome.
 func TestOnceIsNotRepeated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := offline(t)
@@ -163,6 +164,7 @@ func TestAnswerLeavesBeforeTheDeadline(t *testing.T) {
 	}
 }
 
+// R14: calls at the door are bounded, and each that ends makes room.
 func TestCallsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := offline(t)

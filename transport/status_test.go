@@ -94,6 +94,7 @@ func TestFateOfEveryReason(t *testing.T) {
 	}
 }
 
+// R14: past a bound the client hears RESOURCE_EXHAUSTED and a delay.
 func TestBusyTellsWhenToComeBack(t *testing.T) {
 	err := refuse(fmt.Errorf("admit: %w", &coordinator.BusyError{What: "too much", RetryAfter: 3 * time.Second}), "")
 	if _, wait := judge(err); wait != 3*time.Second {

@@ -41,6 +41,9 @@ import (
 // ID stands for an id made when it is first named, or at made=D.
 func TestTranscripts(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+		if strings.Contains(path, "/rapid/") {
+			t.Skip("what a property test that failed has left behind is no transcript")
+		}
 		s := newTheatre()
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
 			s.out.Reset()

@@ -153,7 +153,7 @@ func TestBrokenInvariantsPanic(t *testing.T) {
 }
 
 // TestBallotWaitsForTheSeal holds that a transaction which is still open can only
-// end in an abort, and that the replicated votes of a sealed one count.
+// end in an abort (R4), and that the replicated votes of a sealed one count (R13).
 func TestBallotWaitsForTheSeal(t *testing.T) {
 	open := txn.NewBallot(nil)
 	open.Stage()

@@ -225,7 +225,7 @@ func TestLeavingTheQueue(t *testing.T) {
 	})
 }
 
-// After a failed fsync nothing is known: the store answers nobody, not even
+// R7 and R10: after a failed fsync nothing is known: the store answers nobody, not even
 // readers, until it is opened anew. What was acknowledged before is still there.
 func TestFailedSyncEndsTheStore(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "kv.db")

@@ -39,6 +39,7 @@ func TestSubmitSendsExactContent(t *testing.T) {
 	}
 }
 
+// R5 and R11: what is not known is asked again, under the same txid.
 func TestSubmitRepeatsUnderOneTxID(t *testing.T) {
 	nodes, c := cluster(t, 1)
 	nodes[0].script(answer(notLeader), answer(busy), answer(outcomeUnknown), answer(status.Error(codes.Unavailable, "cut")))
@@ -132,6 +133,7 @@ func TestCallLeavesALeaderThatHangs(t *testing.T) {
 	}
 }
 
+// R5: an outcome that could not be learnt is told as that.
 func TestUnknownIsSaidPlainly(t *testing.T) {
 	nodes, c := cluster(t, 1)
 	forever := make([]step, 1000)
