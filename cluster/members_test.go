@@ -452,6 +452,25 @@ func TestTransferLeadership(t *testing.T) {
 	})
 }
 
+// The target has just restarted, as in a rolling upgrade: the leader's idle
+// connections to it are all dead, and it gets the leadership all the same.
+func TestTransferToANodeThatHasJustRestarted(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T) {
+		var js journals
+		c := clustertest.New(t, clustertest.Options{FSM: js.make})
+		for range 20 {
+			c.Apply([]byte("a"))
+			leader, target := c.WaitLeader(), follower(c)
+			c.Stop(target)
+			c.Start(target)
+			if err := leader.TransferLeadership(within(t, time.Minute), target); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, target+" leads", func() bool { return c.WaitLeader().Status().ID == target })
+		}
+	})
+}
+
 // A follower tells where the leader serves clients.
 func TestAPIAddress(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"net"
 	"time"
 
@@ -50,6 +51,21 @@ type transport struct {
 
 // SetHeartbeatHandler drops the handler; see [transport].
 func (transport) SetHeartbeatHandler(func(raft.RPC)) {}
+
+// TimeoutNow hands the leadership to a peer. It tries again where an idle connection
+// turns out to be closed: when nodes are restarted one by one, the likely target is
+// the one that has just come back, and the pool may hold nothing but connections to
+// its former life. A peer that does not answer in time is not tried again.
+func (t transport) TimeoutNow(id raft.ServerID, to raft.ServerAddress, m *raft.TimeoutNowRequest, answer *raft.TimeoutNowResponse) error {
+	var err error
+	for range maxPool + 1 {
+		err = t.NetworkTransport.TimeoutNow(id, to, m, answer)
+		if slow, ok := errors.AsType[net.Error](err); err == nil || ok && slow.Timeout() {
+			return err
+		}
+	}
+	return err
+}
 
 func newTransport(p *port, timeout time.Duration, log hclog.Logger) transport {
 	return transport{newNetworkTransport(p, maxRPCsInFlight, timeout, log)}
