@@ -68,7 +68,7 @@ func Open(ctx context.Context, cfg config.Server, o Options) (*Daemon, error) {
 	d.GRPC, d.HTTP = d.listeners.grpc.Addr(), d.listeners.http.Addr()
 
 	o.Logger.Info("node starts", "node", cfg.NodeID, "data", cfg.DataDir, "raft", cfg.AdvertisedRaft(),
-		"grpc", d.GRPC, "http", d.HTTP)
+		"grpc", d.GRPC, "http", orOff(d.HTTP))
 	if d.node, err = node.Open(ctx, nodeConfig(cfg, o, d.advertisedAPI())); err != nil {
 		d.listeners.close()
 		return nil, explain(err, cfg)
@@ -137,12 +137,20 @@ func nodeConfig(cfg config.Server, o Options, api string) node.Config {
 	}
 }
 
+// orOff tells where a listener is, if it is.
+func orOff(a net.Addr) string {
+	if a == nil {
+		return "off"
+	}
+	return a.String()
+}
+
 // Run serves until ctx ends and then stops gracefully, within the configured
 // time, and returns nil; or until a listener fails. It releases everything.
 func (d *Daemon) Run(ctx context.Context) error {
 	served := make(chan error, 1)
 	go func() { served <- d.server.Serve(d.listeners.grpc, d.listeners.http) }()
-	d.logger.Info("node serves", "node", d.cfg.NodeID, "grpc", d.GRPC, "http", d.HTTP)
+	d.logger.Info("node serves", "node", d.cfg.NodeID, "grpc", d.GRPC, "http", orOff(d.HTTP))
 
 	var failure error
 	select {
