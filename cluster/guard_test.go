@@ -29,7 +29,7 @@ func single(t *testing.T) (Config, <-chan error) {
 	exits := make(chan error, 1)
 	return Config{
 		ID: "n1", Bind: "127.0.0.1:0", Dir: t.TempDir(), FSM: nothing{}, Peers: []Peer{{ID: "n1"}},
-		StoreTimeout: 200 * time.Millisecond,
+		StoreTimeout: time.Minute, // the machine's own disk may be slow
 		Exit:         func(err error) { exits <- err },
 	}, exits
 }
@@ -119,6 +119,7 @@ func TestFailedWriteEndsTheProcess(t *testing.T) {
 // has failed for certain.
 func TestHungWriteEndsTheProcess(t *testing.T) {
 	cfg, exits := single(t)
+	cfg.StoreTimeout = 3 * time.Second // more than the machine's own disk takes
 	n, disk := openFaulty(t, cfg)
 	if _, _, err := n.Apply([]byte("before")).Wait(context.Background()); err != nil {
 		t.Fatal(err)
@@ -198,7 +199,6 @@ func TestCrashWhileFounding(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg, _ := single(t)
-			cfg.StoreTimeout = time.Minute
 			d, err := openDisk(cfg.withDefaults())
 			if err != nil {
 				t.Fatal(err)
