@@ -137,7 +137,7 @@ func TestStoppingLeaderHandsItsWorkOver(t *testing.T) {
 	answered := make(chan answer, 1)
 	go func() {
 		r, err := c.Submit(ctx, client.Transaction{TxID: txid, Branches: []client.Branch{
-			client.JSON("slow", map[string]string{"delay": "1s"}),
+			client.JSON("slow", map[string]string{"delay": "5s"}),
 		}})
 		answered <- answer{r, err}
 	}()
