@@ -112,9 +112,25 @@ func TestCallsGoToTheLeader(t *testing.T) {
 // The leader hangs with the call, as a stopped process does, and another node
 // begins to lead: the call moves on.
 func TestCallLeavesALeaderThatHangs(t *testing.T) {
-	nodes, c := cluster(t, 2)
+	nodes, _ := cluster(t, 2)
 	nodes[0].lead(true)
-	for len(nodes[0].seen()) < 2 { // it is followed
+	// A client that asks nodes[1] first comes to nodes[0] only once it has heard that
+	// it leads.
+	var c *client.Client
+	for c == nil {
+		fresh, err := client.New(client.Config{Endpoints: []string{nodes[0].addr, nodes[1].addr}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer fresh.Close()
+		if _, err := fresh.Submit(within(t, 10*time.Second), transfer()); err != nil {
+			t.Fatal(err)
+		}
+		if len(nodes[1].seen()) > 0 {
+			c = fresh
+		}
+	}
+	for before := len(nodes[0].seen()); len(nodes[0].seen()) == before; {
 		if _, err := c.Submit(within(t, 10*time.Second), transfer()); err != nil {
 			t.Fatal(err)
 		}
