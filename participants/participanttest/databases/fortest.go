@@ -1,0 +1,113 @@
+package databases
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"sync"
+)
+
+// TB is what the functions for tests need of testing.TB.
+type TB interface {
+	Helper()
+	Cleanup(func())
+	Context() context.Context
+	Failed() bool
+	Errorf(format string, args ...any)
+	Fatalf(format string, args ...any)
+	Logf(format string, args ...any)
+	Skipf(format string, args ...any)
+}
+
+// advice is what a test says that cannot run. It never passes silently.
+const advice = "run scripts/test-databases.sh, or make test-short to leave out the tests against databases"
+
+// ForTest starts a server for one test, which closes it at its end. Without the
+// server's programs the test fails, or is skipped under -short.
+func ForTest(t TB, e Engine, o Options) *Server {
+	t.Helper()
+	s, err := Start(t.Context(), e, o)
+	refuse(t, err)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the log of %s ends so:\n%s", e, s.Log())
+		}
+		if err := s.Close(); err != nil {
+			t.Errorf("close %s: %v", e, err)
+		}
+	})
+	return s
+}
+
+// refuse ends a test whose server could not be started.
+func refuse(t TB, err error) {
+	t.Helper()
+	short := flag.Lookup("test.short")
+	switch {
+	case err == nil:
+	case !errors.Is(err, ErrMissing):
+		t.Fatalf("%v", err)
+	case short != nil && short.Value.String() == "true":
+		t.Skipf("%v; %s", err, "make test runs this test too, with real servers")
+	default:
+		t.Fatalf("%v: %s", err, advice)
+	}
+}
+
+// A test process has one server of each engine for the tests that do it no harm.
+// This is the package's only variable state: a package of tests has no other
+// place to share a thing from.
+var (
+	sharedMu sync.Mutex
+	shared   = map[Engine]*Server{}
+)
+
+// Shared is the test process's own server of an engine, started when it is first
+// asked for. Tests that share it use databases of their own (FreshDatabase) and
+// neither kill nor suspend it. Run closes it; where a package has no TestMain, its
+// guard does when the process ends.
+func Shared(t TB, e Engine) *Server {
+	t.Helper()
+	sharedMu.Lock()
+	defer sharedMu.Unlock()
+	s, ok := shared[e]
+	if !ok {
+		var err error
+		s, err = Start(t.Context(), e, Options{})
+		refuse(t, err)
+		shared[e] = s
+	}
+	return s
+}
+
+// Run is for TestMain: it runs the tests and then closes the shared servers.
+func Run(m interface{ Run() int }) int {
+	code := m.Run()
+	sharedMu.Lock()
+	defer sharedMu.Unlock()
+	for e, s := range shared {
+		if err := s.Close(); err != nil {
+			fmt.Fprintf(os.Stderr, "close %s: %v\n", e, err)
+			code = max(code, 1)
+		}
+		delete(shared, e)
+	}
+	return code
+}
+
+// FreshDatabase makes an empty database with a name of its own on the server, and
+// returns the name. It stays until the server goes.
+func FreshDatabase(t TB, s *Server) string {
+	t.Helper()
+	var random [6]byte
+	rand.Read(random[:]) //nolint:errcheck // it never fails
+	name := "test_" + hex.EncodeToString(random[:])
+	if err := s.Create(t.Context(), name); err != nil {
+		t.Fatalf("%v", err)
+	}
+	return name
+}
