@@ -37,6 +37,40 @@ type Subject struct {
 	// Conflicts says that while one effect on a counter is prepared, another on
 	// the same counter is voted no.
 	Conflicts bool
+
+	// What follows is for resources with a server of their own, databases and
+	// services.
+
+	// Both makes a payload that adds one to each of two counters, in this order:
+	// two of them in opposite orders may deadlock.
+	Both func(first, second string) []byte
+	// FailsLate makes a payload that adds one to a counter and then fails, after
+	// that worked: by a duplicate key, say.
+	FailsLate func(counter string) []byte
+	// Deferred makes a payload that adds one to a counter and breaks a constraint
+	// that is checked only when the branch prepares.
+	Deferred func(counter string) []byte
+	// Block has somebody who is not decree hold the lock on a counter until
+	// release is called.
+	Block func(t *testing.T, counter string) (release func())
+	// Second opens the resource once more, as another node of the cluster does.
+	// Both participants are alive from then on; the subject closes it.
+	Second func(t *testing.T) participants.Participant
+	// Crash kills the resource itself with SIGKILL, not the participant, starts it
+	// again over its data, and returns a participant on it, the same or another.
+	// Calls may be under way on the old one: they end in whatever way.
+	Crash func(t *testing.T) participants.Participant
+	// Cut opens the resource once more by a connection that breaks at the next
+	// prepare: before the request that prepares reaches the resource, or, with
+	// arrives, after it has and before the answer is back. Connections made
+	// afterwards stay whole.
+	Cut func(t *testing.T, arrives bool) participants.Participant
+	// Meddle ends a prepared branch by hand, by Commit or by Abort, as an operator
+	// does with ROLLBACK PREPARED.
+	Meddle func(t *testing.T, b participants.Branch, end Op)
+	// Foreign leaves something prepared in the resource that is not decree's. The
+	// function it returns fails the test unless that is still as it was.
+	Foreign func(t *testing.T) (check func())
 }
 
 // Harness is what a driver gives to Run.
