@@ -238,7 +238,7 @@ func acknowledgeFromProto(pb *fsmpb.Acknowledge) (c txn.Acknowledge, err error) 
 }
 
 func putParticipantFromProto(pb *fsmpb.PutParticipant) (PutParticipant, error) {
-	p := Participant{Name: pb.Name, Driver: pb.Driver, Config: pb.Config}
+	p := Participant{Name: pb.Name, Driver: pb.Driver, Config: pb.Config, Identity: pb.Identity}
 	return PutParticipant{p}, checkParticipant(p)
 }
 
@@ -365,6 +365,11 @@ func checkTimeout(d time.Duration) error {
 func checkParticipant(p Participant) error {
 	if len(p.Config) > MaxConfigBytes {
 		return fmt.Errorf("a configuration of %d bytes, at most %d", len(p.Config), MaxConfigBytes)
+	}
+	if p.Identity != "" {
+		if err := checkName("resource", p.Identity); err != nil {
+			return err
+		}
 	}
 	return cmp.Or(checkName("participant", p.Name), checkName("driver", p.Driver))
 }

@@ -34,7 +34,7 @@ func commandToProto(c Command) (*fsmpb.Command, error) {
 	case PutParticipant:
 		p := c.Participant
 		return &fsmpb.Command{Kind: &fsmpb.Command_PutParticipant{PutParticipant: &fsmpb.PutParticipant{
-			Name: p.Name, Driver: p.Driver, Config: p.Config,
+			Name: p.Name, Driver: p.Driver, Config: p.Config, Identity: p.Identity,
 		}}}, nil
 	case DeleteParticipant:
 		return &fsmpb.Command{Kind: &fsmpb.Command_DeleteParticipant{DeleteParticipant: &fsmpb.DeleteParticipant{Name: c.Name}}}, nil
@@ -150,5 +150,5 @@ func stampToProto(s txn.Stamp) *fsmpb.Stamp {
 }
 
 func participantToProto(p Participant) *fsmpb.Participant {
-	return &fsmpb.Participant{Name: p.Name, Driver: p.Driver, Config: p.Config, Revision: p.Revision}
+	return &fsmpb.Participant{Name: p.Name, Driver: p.Driver, Config: p.Config, Revision: p.Revision, Identity: p.Identity}
 }

@@ -90,6 +90,9 @@ type Participant struct {
 	Name   string
 	Driver string
 	Config []byte // the driver's own, opaque here
+	// Identity names the resource that the configuration led to when it was
+	// registered; empty where the driver cannot tell.
+	Identity string
 	// Revision is new after each change of any registration's content, and was
 	// never given before.
 	Revision uint64

@@ -38,7 +38,7 @@ func everyCommand() []Command {
 			Branches: []txn.Branch{txn.NewBranch("bank", nil)}},
 		txn.Presume{ID: someID},
 		txn.Acknowledge{ID: someID, Receipts: []txn.BranchReceipt{{Branch: 1, Receipt: txn.HeuristicHazard}}},
-		PutParticipant{Participant{Name: "bank", Driver: "sim", Config: []byte("{}")}},
+		PutParticipant{Participant{Name: "bank", Driver: "sim", Config: []byte("{}"), Identity: "here"}},
 		DeleteParticipant{Name: "bank"},
 		Collect{Limit: MaxCollect},
 	}
@@ -153,6 +153,7 @@ func TestBadCommandsAreNeverProposed(t *testing.T) {
 		"participant unnamed": {PutParticipant{Participant{Driver: "sim"}}, "participant"},
 		"no driver":           {PutParticipant{Participant{Name: "bank"}}, "driver"},
 		"a huge config":       {PutParticipant{Participant{Name: "bank", Driver: "sim", Config: make([]byte, MaxConfigBytes+1)}}, "configuration"},
+		"a huge identity":     {PutParticipant{Participant{Name: "bank", Driver: "sim", Identity: strings.Repeat("i", MaxNameBytes+1)}}, "resource"},
 		"delete of nothing":   {DeleteParticipant{}, "participant"},
 		"collect nothing":     {Collect{}, "limit 0"},
 		"collect everything":  {Collect{Limit: MaxCollect + 1}, "limit 10001"},

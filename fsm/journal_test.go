@@ -51,7 +51,7 @@ func newMachine(t tester) *Machine {
 }
 
 func put(name string) PutParticipant {
-	return PutParticipant{Participant{Name: name, Driver: "sim", Config: []byte(`{"name":"` + name + `"}`)}}
+	return PutParticipant{Participant{Name: name, Driver: "sim", Config: []byte(`{"name":"` + name + `"}`), Identity: "at " + name}}
 }
 
 // log makes the next entry of the Raft log.

@@ -108,6 +108,38 @@ func TestAParticipantInUseStays(t *testing.T) {
 	}
 }
 
+// TestAParticipantInUseStaysItsResource: while a transaction has a branch there, a
+// registration can change (a password's new place, a bound) but not lead to another
+// resource, where the commit would find nothing and be taken for damage (R9, R10).
+// It is part of what a snapshot keeps.
+func TestAParticipantInUseStaysItsResource(t *testing.T) {
+	j := newJournal(t)
+	at := func(driver, config, identity string) PutParticipant {
+		return PutParticipant{Participant{Name: "db", Driver: driver, Config: []byte(config), Identity: identity}}
+	}
+	j.must(at("postgres", `{"a":1}`, "postgresql:1/orders"))
+	id := idAt(j.now, 1)
+	j.must(
+		txn.Stage{ID: id, Branches: []txn.Branch{txn.NewBranch("db", nil)}, Timeout: time.Second},
+		txn.Decide{ID: id, Decision: txn.Commit},
+	)
+	for _, elsewhere := range []PutParticipant{
+		at("postgres", `{"a":1}`, "postgresql:2/orders"), at("postgres", `{"a":2}`, "postgresql:1/other"), at("kv", `{}`, ""),
+	} {
+		if r := j.apply(elsewhere)[0]; !errors.Is(r.Err, ErrParticipantInUse) || !strings.Contains(r.Err.Error(), "another resource") {
+			t.Errorf("%+v: %v", elsewhere, r.Err)
+		}
+	}
+	moved := j.must(at("postgres", `{"a":3}`, "postgresql:1/orders")).Participant
+	if got, _ := j.m.Participant("db"); got.Identity != "postgresql:1/orders" || string(got.Config) != `{"a":3}` || got.Revision != moved.Revision {
+		t.Errorf("%+v", got)
+	}
+	if again := j.must(at("postgres", `{"a":3}`, "postgresql:1/orders")).Participant; again.Revision != moved.Revision {
+		t.Errorf("the same again is revision %d, was %d", again.Revision, moved.Revision)
+	}
+	j.must(txn.Acknowledge{ID: id, Receipts: []txn.BranchReceipt{{Branch: 1, Receipt: txn.Done}}}, at("postgres", `{"a":1}`, "postgresql:2/orders"))
+}
+
 // TestTheRegistryIsBounded holds R14; a change of one that is there still goes.
 func TestTheRegistryIsBounded(t *testing.T) {
 	j := newJournal(t)

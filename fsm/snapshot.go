@@ -206,7 +206,7 @@ func (s *state) restoreParticipant(pb *fsmpb.Participant) error {
 	if err := known(pb); err != nil {
 		return err
 	}
-	p := Participant{Name: pb.Name, Driver: pb.Driver, Config: pb.Config, Revision: pb.Revision}
+	p := Participant{Name: pb.Name, Driver: pb.Driver, Config: pb.Config, Revision: pb.Revision, Identity: pb.Identity}
 	if err := checkParticipant(p); err != nil {
 		return err
 	}

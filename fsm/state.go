@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"cmp"
+	"fmt"
 	"encoding/binary"
 	"slices"
 	"strings"
@@ -153,13 +154,17 @@ func (s *state) find(name string) (place int, ok bool) {
 }
 
 // putParticipant registers p. The same content again keeps its revision, so that
-// a repeated request makes no node open the participant anew.
+// a repeated request makes no node open the participant anew. While transactions
+// touch it, it stays the resource that it is: their prepared branches are there.
 func (s *state) putParticipant(p Participant) (Participant, error) {
 	place, ok := s.find(p.Name)
 	if ok {
 		old := s.participants[place]
-		if old.Driver == p.Driver && string(old.Config) == string(p.Config) {
+		if old.Driver == p.Driver && old.Identity == p.Identity && string(old.Config) == string(p.Config) {
 			return old, nil
+		}
+		if n := s.openAt[p.Name]; n > 0 && old.Identity != "" && old.Identity != p.Identity {
+			return Participant{}, fmt.Errorf("%w, and the configuration leads to another resource, %q in the place of %q", inUse(p.Name, n), p.Identity, old.Identity)
 		}
 	} else if len(s.participants) >= MaxParticipants {
 		return Participant{}, ErrTooManyParticipants

@@ -19,6 +19,9 @@ type Registration struct {
 	// Config is the driver's own JSON object, checked by Driver.Check when it is
 	// registered. Secrets stand in it only as references.
 	Config []byte
+	// Identity names the resource that the configuration led to when it was
+	// registered, as Prober.Probe found it; empty where the driver has no Prober.
+	Identity string
 	// Revision changes with every registration of the name, so that a node knows
 	// when to open it anew.
 	Revision uint64
@@ -35,6 +38,22 @@ type Driver interface {
 	Open(ctx context.Context, r Registration, log hclog.Logger) (Participant, error)
 }
 
+// Prober is implemented by drivers that look at their resource when it is
+// registered.
+type Prober interface {
+	// Probe reaches the resource, makes what the driver needs in it, and reports
+	// everything that keeps it from taking part, all of it at once, each with the
+	// line to change; such an error wraps ErrUnfit. The identity names the resource
+	// itself, whatever address leads to it: a driver that is opened with it later
+	// refuses to work on any other. Probe is idempotent, and blocks until ctx ends
+	// where the resource does not answer.
+	Probe(ctx context.Context, r Registration, log hclog.Logger) (identity string, err error)
+}
+
+// ErrUnfit is wrapped where a resource is not as its driver needs it, or cannot be
+// reached to find out.
+var ErrUnfit = errors.New("the resource cannot take part")
+
 // Drivers is the set of drivers that a binary was built with, by name.
 type Drivers map[string]Driver
 
@@ -49,6 +68,19 @@ func (d Drivers) Check(r Registration) error {
 		return err
 	}
 	return driver.Check(r.Config)
+}
+
+// Probe looks at the resource of a registration and returns the registration with
+// its identity, where its driver is a Prober; any other is returned as it is.
+func (d Drivers) Probe(ctx context.Context, r Registration, log hclog.Logger) (Registration, error) {
+	driver, err := d.lookup(r.Driver)
+	if err != nil {
+		return r, err
+	}
+	if prober, ok := driver.(Prober); ok {
+		r.Identity, err = prober.Probe(ctx, r, log.With("participant", r.Name))
+	}
+	return r, err
 }
 
 // Open makes the participant that r describes.

@@ -43,7 +43,8 @@ type Node interface {
 // Registrar changes the registry of participants, on the leader. Both methods are
 // idempotent. Their errors wrap coordinator.ErrNotLeader or
 // coordinator.ErrOutcomeUnknown, or are the state machine's refusals,
-// fsm.ErrUnknownParticipant and fsm.ErrParticipantInUse.
+// fsm.ErrUnknownParticipant and fsm.ErrParticipantInUse, or are
+// participants.ErrUnfit.
 type Registrar interface {
 	PutParticipant(ctx context.Context, r participants.Registration) (participants.Registration, error)
 	DeleteParticipant(ctx context.Context, name string) error

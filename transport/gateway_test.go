@@ -103,9 +103,9 @@ func TestParticipantsAndClusterOverHTTP(t *testing.T) {
 	n := (&world{}).leader(t, "n1")
 	n.log.register("bank-a")
 	for _, step := range []struct{ method, path, body, want string }{
-		{"PUT", "/v1/participants/bank-b", `{"driver":"fake","config":{"path":"x"}}`, `map[participant:map[config:map[path:x] driver:fake name:bank-b revision:9 unfinished:0]]`},
-		{"GET", "/v1/participants/bank-a", "", `map[participant:map[config:map[] driver:fake name:bank-a revision:1 unfinished:0]]`},
-		{"GET", "/v1/participants", "", `map[participants:[map[config:map[] driver:fake name:bank-a revision:1 unfinished:0]]]`},
+		{"PUT", "/v1/participants/bank-b", `{"driver":"fake","config":{"path":"x"}}`, `map[participant:map[config:map[path:x] driver:fake identity: name:bank-b revision:9 unfinished:0]]`},
+		{"GET", "/v1/participants/bank-a", "", `map[participant:map[config:map[] driver:fake identity: name:bank-a revision:1 unfinished:0]]`},
+		{"GET", "/v1/participants", "", `map[participants:[map[config:map[] driver:fake identity: name:bank-a revision:1 unfinished:0]]]`},
 		{"POST", "/v1/participants/bank-a:check", "", `map[error: prepared:2 reachable:true recovers:true]`},
 		{"DELETE", "/v1/participants/bank-a", "", `map[]`},
 		{"POST", "/v1/cluster/nodes", `{"id":"n4","raft_address":"127.0.0.1:1"}`, `map[]`},

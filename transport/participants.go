@@ -79,6 +79,7 @@ func (s *registry) participantMessage(p fsm.Participant) (*decreev1.Participant,
 		Driver:     p.Driver,
 		Config:     config,
 		Revision:   p.Revision,
+		Identity:   p.Identity,
 		Unfinished: uint64(max(0, s.cfg.Machine.OpenAt(p.Name))), //nolint:gosec // a count
 	}, nil
 }

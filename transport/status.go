@@ -63,6 +63,7 @@ const (
 	reasonNotFound            = "NOT_FOUND"
 	reasonUnknownParticipant  = "UNKNOWN_PARTICIPANT"
 	reasonParticipantInUse    = "PARTICIPANT_IN_USE"
+	reasonParticipantUnfit    = "PARTICIPANT_UNFIT"
 	reasonUnknownDriver       = "UNKNOWN_DRIVER"
 	reasonUnknownNode         = "UNKNOWN_NODE"
 	reasonAlreadyMember       = "ALREADY_MEMBER"
@@ -111,6 +112,7 @@ var refusals = [...]refusal{
 	{fsm.ErrParticipantInUse, codes.FailedPrecondition, reasonParticipantInUse},
 	{fsm.ErrTooManyParticipants, codes.FailedPrecondition, reasonInvalidRequest},
 	{fsm.ErrLagged, codes.Aborted, reasonWatchLagged},
+	{participants.ErrUnfit, codes.FailedPrecondition, reasonParticipantUnfit},
 	{participants.ErrUnknownDriver, codes.InvalidArgument, reasonUnknownDriver},
 	{cluster.ErrAlreadyMember, codes.AlreadyExists, reasonAlreadyMember},
 	{cluster.ErrUnknownNode, codes.NotFound, reasonUnknownNode},

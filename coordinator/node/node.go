@@ -170,10 +170,18 @@ func (n *Node) openEpoch(ctx context.Context, term uint64) bool {
 // epochRetry paces the epoch entry where it fails.
 const epochRetry = 20 * time.Millisecond
 
-// PutParticipant registers a participant or changes it. The errors are those of a
-// coordinator.Log.
+// PutParticipant registers a participant or changes it, after a look at its
+// resource where the driver can. It answers participants.ErrUnfit and
+// fsm.ErrParticipantInUse; other errors are those of a coordinator.Log.
 func (n *Node) PutParticipant(ctx context.Context, r participants.Registration) (participants.Registration, error) {
-	p := fsm.Participant{Name: r.Name, Driver: r.Driver, Config: r.Config}
+	if !n.Coordinator.Leads() {
+		return participants.Registration{}, coordinator.ErrNotLeader // no reason to reach the resource
+	}
+	r, err := n.cfg.Drivers.Probe(ctx, r, n.logger)
+	if err != nil {
+		return participants.Registration{}, err
+	}
+	p := fsm.Participant{Name: r.Name, Driver: r.Driver, Config: r.Config, Identity: r.Identity}
 	result, err := n.register(ctx, fsm.PutParticipant{Participant: p})
 	if err != nil || result.Participant == nil {
 		return participants.Registration{}, err
@@ -226,5 +234,5 @@ func (v view) Participants() []participants.Registration {
 }
 
 func registration(p fsm.Participant) participants.Registration {
-	return participants.Registration{Name: p.Name, Driver: p.Driver, Config: p.Config, Revision: p.Revision}
+	return participants.Registration{Name: p.Name, Driver: p.Driver, Config: p.Config, Identity: p.Identity, Revision: p.Revision}
 }

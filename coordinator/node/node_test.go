@@ -37,6 +37,8 @@ type trio struct {
 	net   *clustertest.Cluster
 	fakes participanttest.Fakes
 	wall  func(id string) func() time.Time
+	// probed is a second driver, where it is set.
+	probed participants.Driver
 
 	mu    sync.Mutex
 	nodes map[string]*Node
@@ -109,6 +111,9 @@ func (x *trio) start(id string) *Node {
 			DeliveryTimeout: time.Second, BackoffCap: 200 * time.Millisecond,
 			ScanInterval: 200 * time.Millisecond, OrphanGrace: 200 * time.Millisecond,
 		},
+	}
+	if x.probed != nil {
+		cfg.Drivers["probed"] = x.probed
 	}
 	if x.wall != nil {
 		cfg.Wall = x.wall(id)
@@ -507,6 +512,59 @@ func TestRegistry(t *testing.T) {
 	})
 	if !errors.Is(err, coordinator.ErrUnknownParticipant) {
 		t.Errorf("submit to a deleted one: %v", err)
+	}
+}
+
+// prober is a driver that can look at its resource.
+type prober struct {
+	participanttest.Fakes
+	found  atomic.Value // a finding
+	opened chan string  // the identity that each participant is opened with
+}
+
+type finding struct {
+	identity string
+	err      error
+}
+
+func (p *prober) Probe(context.Context, participants.Registration, hclog.Logger) (string, error) {
+	f := p.found.Load().(finding)
+	return f.identity, f.err
+}
+
+func (p *prober) Open(ctx context.Context, r participants.Registration, log hclog.Logger) (participants.Participant, error) {
+	select {
+	case p.opened <- r.Identity:
+	default:
+	}
+	return p.Fakes.Open(ctx, r, log)
+}
+
+// A resource that cannot take part is not registered, and one that can is opened
+// with the identity that was found, on whichever node.
+func TestRegistrationProbesTheResource(t *testing.T) {
+	driver := &prober{Fakes: participanttest.Fakes{"db": participanttest.NewFake()}, opened: make(chan string, 100)}
+	driver.found.Store(finding{err: fmt.Errorf("%w: set max_prepared_transactions", participants.ErrUnfit)})
+	x := newTrio(t, func(x *trio) { x.probed = driver })
+	put := func() error {
+		return x.atLeader(func(n *Node) error {
+			_, err := n.PutParticipant(x.ctx(), participants.Registration{Name: "db", Driver: "probed", Config: []byte("{}")})
+			return err
+		})
+	}
+	if err := put(); !errors.Is(err, participants.ErrUnfit) {
+		t.Fatalf("an unfit resource: %v", err)
+	}
+	if _, ok := x.leader(nil).Machine.Participant("db"); ok {
+		t.Fatal("an unfit resource is registered")
+	}
+	driver.found.Store(finding{identity: "db 1"})
+	if err := put(); err != nil {
+		t.Fatal(err)
+	}
+	x.submit(coordinator.Submission{ID: newID(), Branches: []txn.Branch{txn.NewBranch("db", nil)}})
+	if got := <-driver.opened; got != "db 1" {
+		t.Errorf("opened with the identity %q", got)
 	}
 }
 

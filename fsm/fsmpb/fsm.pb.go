@@ -818,6 +818,7 @@ type PutParticipant struct {
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Driver        string                 `protobuf:"bytes,2,opt,name=driver,proto3" json:"driver,omitempty"`
 	Config        []byte                 `protobuf:"bytes,3,opt,name=config,proto3" json:"config,omitempty"`
+	Identity      string                 `protobuf:"bytes,4,opt,name=identity,proto3" json:"identity,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -871,6 +872,13 @@ func (x *PutParticipant) GetConfig() []byte {
 		return x.Config
 	}
 	return nil
+}
+
+func (x *PutParticipant) GetIdentity() string {
+	if x != nil {
+		return x.Identity
+	}
+	return ""
 }
 
 type DeleteParticipant struct {
@@ -1289,6 +1297,7 @@ type Participant struct {
 	Driver        string                 `protobuf:"bytes,2,opt,name=driver,proto3" json:"driver,omitempty"`
 	Config        []byte                 `protobuf:"bytes,3,opt,name=config,proto3" json:"config,omitempty"`
 	Revision      uint64                 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
+	Identity      string                 `protobuf:"bytes,5,opt,name=identity,proto3" json:"identity,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1349,6 +1358,13 @@ func (x *Participant) GetRevision() uint64 {
 		return x.Revision
 	}
 	return 0
+}
+
+func (x *Participant) GetIdentity() string {
+	if x != nil {
+		return x.Identity
+	}
+	return ""
 }
 
 // A snapshot is a stream of length-prefixed Records: one header, the
@@ -1676,11 +1692,12 @@ const file_fsmpb_fsm_proto_rawDesc = "" +
 	"\breceipts\x18\x02 \x03(\v2\x19.decree.fsm.BranchReceiptR\breceipts\"A\n" +
 	"\rBranchReceipt\x12\x16\n" +
 	"\x06branch\x18\x01 \x01(\rR\x06branch\x12\x18\n" +
-	"\areceipt\x18\x02 \x01(\rR\areceipt\"T\n" +
+	"\areceipt\x18\x02 \x01(\rR\areceipt\"p\n" +
 	"\x0ePutParticipant\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06driver\x18\x02 \x01(\tR\x06driver\x12\x16\n" +
-	"\x06config\x18\x03 \x01(\fR\x06config\"'\n" +
+	"\x06config\x18\x03 \x01(\fR\x06config\x12\x1a\n" +
+	"\bidentity\x18\x04 \x01(\tR\bidentity\"'\n" +
 	"\x11DeleteParticipant\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x1f\n" +
 	"\aCollect\x12\x14\n" +
@@ -1711,12 +1728,13 @@ const file_fsmpb_fsm_proto_rawDesc = "" +
 	"\x06staged\x18\b \x01(\v2\x11.decree.fsm.StampR\x06staged\x12+\n" +
 	"\adecided\x18\t \x01(\v2\x11.decree.fsm.StampR\adecided\x12-\n" +
 	"\bfinished\x18\n" +
-	" \x01(\v2\x11.decree.fsm.StampR\bfinished\"m\n" +
+	" \x01(\v2\x11.decree.fsm.StampR\bfinished\"\x89\x01\n" +
 	"\vParticipant\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06driver\x18\x02 \x01(\tR\x06driver\x12\x16\n" +
 	"\x06config\x18\x03 \x01(\fR\x06config\x12\x1a\n" +
-	"\brevision\x18\x04 \x01(\x04R\brevision\"\xe9\x01\n" +
+	"\brevision\x18\x04 \x01(\x04R\brevision\x12\x1a\n" +
+	"\bidentity\x18\x05 \x01(\tR\bidentity\"\xe9\x01\n" +
 	"\x06Record\x12,\n" +
 	"\x06header\x18\x01 \x01(\v2\x12.decree.fsm.HeaderH\x00R\x06header\x12;\n" +
 	"\vparticipant\x18\x02 \x01(\v2\x17.decree.fsm.ParticipantH\x00R\vparticipant\x12;\n" +

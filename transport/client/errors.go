@@ -41,6 +41,7 @@ const (
 
 	ErrUnknownParticipant = Reason("UNKNOWN_PARTICIPANT")
 	ErrParticipantInUse   = Reason("PARTICIPANT_IN_USE")
+	ErrParticipantUnfit   = Reason("PARTICIPANT_UNFIT") // its resource cannot be reached, or is not as its driver needs it
 	ErrUnknownDriver      = Reason("UNKNOWN_DRIVER")
 	ErrUnknownNode        = Reason("UNKNOWN_NODE")
 	ErrAlreadyMember      = Reason("ALREADY_MEMBER")

@@ -25,11 +25,15 @@ const (
 type Participant struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Letters, digits, '.', '_' and '-', at most 63, beginning with a letter.
-	Name          string           `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Driver        string           `protobuf:"bytes,2,opt,name=driver,proto3" json:"driver,omitempty"`
-	Config        *structpb.Struct `protobuf:"bytes,3,opt,name=config,proto3" json:"config,omitempty"`          // the driver's
-	Revision      uint64           `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`     // changes with every Put; output only
-	Unfinished    uint64           `protobuf:"varint,5,opt,name=unfinished,proto3" json:"unfinished,omitempty"` // transactions that touch it; output only
+	Name       string           `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Driver     string           `protobuf:"bytes,2,opt,name=driver,proto3" json:"driver,omitempty"`
+	Config     *structpb.Struct `protobuf:"bytes,3,opt,name=config,proto3" json:"config,omitempty"`          // the driver's
+	Revision   uint64           `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`     // changes with every Put; output only
+	Unfinished uint64           `protobuf:"varint,5,opt,name=unfinished,proto3" json:"unfinished,omitempty"` // transactions that touch it; output only
+	// The resource itself, whatever address leads to it, where the driver can tell:
+	// found when it was registered; output only. While transactions touch the
+	// participant, its configuration cannot be made to lead to another one.
+	Identity      string `protobuf:"bytes,6,opt,name=identity,proto3" json:"identity,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -97,6 +101,13 @@ func (x *Participant) GetUnfinished() uint64 {
 		return x.Unfinished
 	}
 	return 0
+}
+
+func (x *Participant) GetIdentity() string {
+	if x != nil {
+		return x.Identity
+	}
+	return ""
 }
 
 type PutRequest struct {
@@ -551,7 +562,7 @@ var File_decree_v1_participants_proto protoreflect.FileDescriptor
 
 const file_decree_v1_participants_proto_rawDesc = "" +
 	"\n" +
-	"\x1cdecree/v1/participants.proto\x12\tdecree.v1\x1a\x1cgoogle/protobuf/struct.proto\"\xa6\x01\n" +
+	"\x1cdecree/v1/participants.proto\x12\tdecree.v1\x1a\x1cgoogle/protobuf/struct.proto\"\xc2\x01\n" +
 	"\vParticipant\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06driver\x18\x02 \x01(\tR\x06driver\x12/\n" +
@@ -559,7 +570,8 @@ const file_decree_v1_participants_proto_rawDesc = "" +
 	"\brevision\x18\x04 \x01(\x04R\brevision\x12\x1e\n" +
 	"\n" +
 	"unfinished\x18\x05 \x01(\x04R\n" +
-	"unfinished\"F\n" +
+	"unfinished\x12\x1a\n" +
+	"\bidentity\x18\x06 \x01(\tR\bidentity\"F\n" +
 	"\n" +
 	"PutRequest\x128\n" +
 	"\vparticipant\x18\x01 \x01(\v2\x16.decree.v1.ParticipantR\vparticipant\"G\n" +

@@ -33,7 +33,8 @@ const (
 // Participants registers the resources that transactions may touch. An operator
 // does that; a request can only name what is registered.
 type ParticipantsClient interface {
-	// Put registers a participant, or changes its configuration.
+	// Put registers a participant, or changes its configuration. Where the driver
+	// can look at its resource, it must be reachable and fit to take part.
 	Put(ctx context.Context, in *PutRequest, opts ...grpc.CallOption) (*PutResponse, error)
 	Get(ctx context.Context, in *ParticipantsGetRequest, opts ...grpc.CallOption) (*ParticipantsGetResponse, error)
 	List(ctx context.Context, in *ParticipantsListRequest, opts ...grpc.CallOption) (*ParticipantsListResponse, error)
@@ -108,7 +109,8 @@ func (c *participantsClient) Check(ctx context.Context, in *CheckRequest, opts .
 // Participants registers the resources that transactions may touch. An operator
 // does that; a request can only name what is registered.
 type ParticipantsServer interface {
-	// Put registers a participant, or changes its configuration.
+	// Put registers a participant, or changes its configuration. Where the driver
+	// can look at its resource, it must be reachable and fit to take part.
 	Put(context.Context, *PutRequest) (*PutResponse, error)
 	Get(context.Context, *ParticipantsGetRequest) (*ParticipantsGetResponse, error)
 	List(context.Context, *ParticipantsListRequest) (*ParticipantsListResponse, error)
