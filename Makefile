@@ -8,7 +8,7 @@ BIN     := bin/decree
 TIMEOUT ?= 20m
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-fast lint generate check-generated demo clean ci
+.PHONY: help build test test-short test-fast databases lint generate check-generated demo clean ci
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,11 +16,17 @@ help: ## show this list
 build: ## build bin/decree, a static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN) ./cmd/decree
 
-test: ## run all tests under the race detector
+test: databases ## run all tests under the race detector, with real databases
 	CGO_ENABLED=1 $(GO) test -race -timeout $(TIMEOUT) ./...
 
-test-fast: ## run all tests without the race detector
+test-short: ## the same, without the tests whose databases are not here
+	CGO_ENABLED=1 $(GO) test -race -short -timeout $(TIMEOUT) ./...
+
+test-fast: databases ## run all tests without the race detector
 	$(GO) test -timeout $(TIMEOUT) ./...
+
+databases: ## install what tests need of PostgreSQL, MariaDB and Node; starts no server
+	scripts/test-databases.sh
 
 lint: ## gofmt, go vet, staticcheck, tidiness, shellcheck
 	scripts/lint.sh
