@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/decree-tx/decree/fsm/txn"
 )
 
 // Config bounds the coordinator (rule R14). The zero value of a field means its
@@ -53,6 +55,21 @@ type Config struct {
 	// ReceiptDelay is how long receipts wait for company before they are logged,
 	// 20ms. Nobody waits for that entry.
 	ReceiptDelay time.Duration
+
+	// OnDamage, where set, hears of every branch that ended against the decision,
+	// when this leader learns of it: a counter for an alarm. A later leader may learn
+	// of the same branch again, if this one falls before the receipt is replicated.
+	// It is called with locks held and must not block.
+	OnDamage func(Damage)
+}
+
+// Damage is one branch that ended against its transaction's decision.
+type Damage struct {
+	TxID        txn.TxID
+	Participant string
+	Branch      int // from 1
+	Receipt     txn.Receipt
+	Evidence    string // the participant's, for people
 }
 
 func (c Config) withDefaults() Config {

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -265,9 +266,10 @@ func TestLatePrepareIsFoundByTheScan(t *testing.T) {
 	})
 }
 
-// R9: damage is recorded as damage, and ends the delivery.
+// R9: damage is recorded as damage, told to whoever listens, and ends the delivery.
 func TestHeuristicIsRecorded(t *testing.T) {
-	run(t, Config{}, func(r *rig) {
+	var heard []Damage
+	run(t, Config{OnDamage: func(d Damage) { heard = append(heard, d) }}, func(r *rig) {
 		id := r.id()
 		r.fakes["b"].Script(commitOp, id, participanttest.Answer{
 			Fate: participanttest.Dropped,
@@ -278,6 +280,9 @@ func TestHeuristicIsRecorded(t *testing.T) {
 		time.Sleep(time.Second)
 		if tx := r.stored(id); tx.Damage() != txn.HeuristicAbort || tx.State != txn.Committed {
 			t.Errorf("the log has %s, damage %s", tx.State, tx.Damage())
+		}
+		if want := (Damage{id, "b", 2, txn.HeuristicAbort, "rolled back by hand"}); !slices.Equal(heard, []Damage{want}) {
+			t.Errorf("heard of %+v, want %+v once", heard, want)
 		}
 		r.wantCalls("b", id, prepareOp, commitOp)
 	})

@@ -208,13 +208,21 @@ func (l *lane) deliver(c *call, b participants.Branch) {
 		l.t.acknowledged(c.d, c.work.Branch, txn.Done)
 	case errors.As(err, &damage):
 		l.succeeded()
-		l.t.logger.Error("a branch ended against the decision", "txid", c.d.id, "participant", l.name,
-			"branch", c.work.Branch, "delivery", c.work.Kind, "receipt", damage.Receipt, "evidence", damage.Detail)
+		l.damaged(c, damage)
 		l.t.acknowledged(c.d, c.work.Branch, damage.Receipt)
 	default:
 		l.failed(c, err)
 	}
 	l.pump()
+}
+
+// damaged tells people, by every way there is; the receipt tells the log.
+func (l *lane) damaged(c *call, h *participants.Heuristic) {
+	l.t.logger.Error("a branch ended against the decision", "txid", c.d.id, "participant", l.name,
+		"branch", c.work.Branch, "delivery", c.work.Kind, "receipt", h.Receipt, "evidence", h.Detail)
+	if tell := l.t.cfg.OnDamage; tell != nil {
+		tell(Damage{c.d.id, l.name, c.work.Branch, h.Receipt, h.Detail})
+	}
 }
 
 // succeeded ends a time of being down: what waits is brought forward, once in a
