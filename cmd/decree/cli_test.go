@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -145,6 +146,10 @@ func TestUsage(t *testing.T) {
 		{[]string{"tx", "commit", someTxID, "--vote", "0=commit"}, `--vote "0=commit": want branch=vote`},
 		{[]string{"participant", "put", "x"}, "at least one of the flags"},
 		{[]string{"participant", "put", "x", "--driver", "sim", "--config", "[]"}, "--config: want a JSON object"},
+		{[]string{"participant", "put", "x", "--driver", "postgres", "--dsn", "postgres://bob:hunter2@db/x"}, "not the DSN itself"},
+		{[]string{"participant", "put", "x", "--driver", "postgres", "--dsn", "env:X", "--config", `{"dsn":"env:Y"}`}, `--config has "dsn", and a flag too`},
+		{[]string{"participant", "put", "x", "--driver", "postgres", "--dsn", "env:X", "--catalogue", "[]"}, "--catalogue: want a JSON object"},
+		{[]string{"participant", "put", "x", "--url", "https://a", "--target", "a:1"}, "none of the others can be"},
 		{[]string{"cluster", "add", "n4"}, "accepts 2 arg"},
 	}
 	for _, tt := range tests {
@@ -328,6 +333,33 @@ func TestParticipants(t *testing.T) {
 	put := asked[*decreev1.PutRequest](t, node).GetParticipant()
 	if put.GetDriver() != "grpc" || put.GetConfig().GetFields()["target"].GetStringValue() != "127.0.0.1:7401" {
 		t.Errorf("put %v", put)
+	}
+
+	got = run(t, node, "", "participant", "put", "orders", "--driver", "postgres", "--dsn", "env:ORDERS_DSN", "--raw-sql",
+		"--catalogue", `{"debit":{"sql":"UPDATE ..."}}`, "--config", `{"max_connections":8}`)
+	put = asked[*decreev1.PutRequest](t, node).GetParticipant()
+	want := map[string]any{
+		"dsn": "env:ORDERS_DSN", "raw_sql": true, "max_connections": 8.0,
+		"catalogue": map[string]any{"debit": map[string]any{"sql": "UPDATE ..."}},
+	}
+	if config := put.GetConfig().AsMap(); got.exit != exitOK || put.GetDriver() != "postgres" || !reflect.DeepEqual(config, want) {
+		t.Errorf("put of a database: %+v\n%v, want %v", got, config, want)
+	}
+	run(t, node, "", "participant", "put", "stock", "--url", "https://stock.example.com")
+	if put := asked[*decreev1.PutRequest](t, node).GetParticipant(); put.GetDriver() != "http" ||
+		put.GetConfig().GetFields()["url"].GetStringValue() != "https://stock.example.com" {
+		t.Errorf("put of an HTTP service: %v", put)
+	}
+
+	shown := run(t, node, "", "participant", "show", "orders").stdout
+	for _, line := range []string{"resource     postgresql:7/orders\nconfig\n{\n", "\n  \"dsn\": \"env:ORDERS_DSN\"\n", strings.Repeat("x", 100)} {
+		if !strings.Contains(shown, line) {
+			t.Errorf("show lacks %q:\n%s", line, shown)
+		}
+	}
+	listed := run(t, node, "", "participant", "list").stdout
+	if !strings.Contains(listed, "postgresql:7/orders") || !strings.Contains(listed, "…\n") || strings.Contains(listed, strings.Repeat("x", 60)) {
+		t.Errorf("list:\n%s", listed)
 	}
 
 	down := &fakeNode{check: &decreev1.CheckResponse{Error: "connection refused"}}

@@ -7,8 +7,11 @@ import (
 	"github.com/decree-tx/decree/participants/sim"
 )
 
-// grpcDriver is the name of the driver for services that speak gRPC.
-const grpcDriver = "grpc"
+// The names of the drivers for services.
+const (
+	grpcDriver = "grpc"
+	httpDriver = "http"
+)
 
 // drivers is every kind of participant that this binary can drive.
 func drivers() participants.Drivers {

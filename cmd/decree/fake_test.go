@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"net"
 	"strings"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	decreev1 "github.com/decree-tx/decree/transport/api/decree/v1"
@@ -111,6 +113,18 @@ func (f fakeParticipants) Put(_ context.Context, r *decreev1.PutRequest) (*decre
 	p := r.GetParticipant()
 	stored := &decreev1.Participant{Name: p.GetName(), Driver: p.GetDriver(), Config: p.GetConfig(), Revision: 1}
 	return &decreev1.PutResponse{Participant: stored}, f.heard(r)
+}
+
+func (f fakeParticipants) Get(_ context.Context, r *decreev1.ParticipantsGetRequest) (*decreev1.ParticipantsGetResponse, error) {
+	config, err := structpb.NewStruct(map[string]any{"dsn": "env:ORDERS_DSN", "catalogue": map[string]any{"debit": map[string]any{"sql": strings.Repeat("x", 100)}}})
+	return &decreev1.ParticipantsGetResponse{Participant: &decreev1.Participant{
+		Name: r.GetName(), Driver: "postgres", Config: config, Revision: 3, Unfinished: 2, Identity: "postgresql:7/orders",
+	}}, errors.Join(err, f.heard(r))
+}
+
+func (f fakeParticipants) List(ctx context.Context, r *decreev1.ParticipantsListRequest) (*decreev1.ParticipantsListResponse, error) {
+	one, err := f.Get(ctx, &decreev1.ParticipantsGetRequest{Name: "orders"})
+	return &decreev1.ParticipantsListResponse{Participants: []*decreev1.Participant{one.GetParticipant()}}, err
 }
 
 func (f fakeParticipants) Check(_ context.Context, r *decreev1.CheckRequest) (*decreev1.CheckResponse, error) {
