@@ -15,10 +15,10 @@ import (
 // engine is what differs between the kinds of server. The directory is always
 // the server's own; its data are in "data" below it.
 type engine interface {
-	// programs are those that are run, as found; their versions name the template.
+	// version is the server program's own word; it names the template.
 	version(ctx context.Context) (string, error)
 	// install is the program that fills an empty data directory.
-	install(dir string) *exec.Cmd
+	install(ctx context.Context, dir string) *exec.Cmd
 	// configuration is a file to write before the start: ours, then settings.
 	configuration(dir string, settings map[string]string) (path, text string)
 	// server is the server's process, in the foreground.

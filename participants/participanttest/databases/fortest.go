@@ -31,7 +31,7 @@ const advice = "run scripts/test-databases.sh, or make test-short to leave out t
 func ForTest(t TB, e Engine, o Options) *Server {
 	t.Helper()
 	s, err := Start(t.Context(), e, o)
-	refuse(t, err)
+	refuse(t, short(), err)
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("the log of %s ends so:\n%s", e, s.Log())
@@ -43,16 +43,22 @@ func ForTest(t TB, e Engine, o Options) *Server {
 	return s
 }
 
-// refuse ends a test whose server could not be started.
-func refuse(t TB, err error) {
+// short reports whether the test runs under go test -short.
+func short() bool {
+	f := flag.Lookup("test.short")
+	return f != nil && f.Value.String() == "true"
+}
+
+// refuse ends a test whose server could not be started. Only what is missing, and
+// only under -short, is a reason to skip it.
+func refuse(t TB, short bool, err error) {
 	t.Helper()
-	short := flag.Lookup("test.short")
 	switch {
 	case err == nil:
 	case !errors.Is(err, ErrMissing):
 		t.Fatalf("%v", err)
-	case short != nil && short.Value.String() == "true":
-		t.Skipf("%v; %s", err, "make test runs this test too, with real servers")
+	case short:
+		t.Skipf("%v; make test runs this test too", err)
 	default:
 		t.Fatalf("%v: %s", err, advice)
 	}
@@ -78,7 +84,7 @@ func Shared(t TB, e Engine) *Server {
 	if !ok {
 		var err error
 		s, err = Start(t.Context(), e, Options{})
-		refuse(t, err)
+		refuse(t, short(), err)
 		shared[e] = s
 	}
 	return s

@@ -25,28 +25,28 @@ var mariadbSettings = map[string]string{
 	"skip_name_resolve":              "ON",
 }
 
-type mariadb struct{ install_, server_, client_ string }
+type mariadb struct{ installer, daemon, shell string }
 
 func findMariaDB() (engine, error) {
 	var m mariadb
 	var err error
-	if m.server_, err = program("mariadbd"); err != nil {
+	if m.daemon, err = program("mariadbd"); err != nil {
 		return nil, err
 	}
-	if m.install_, err = program("mariadb-install-db"); err != nil {
+	if m.installer, err = program("mariadb-install-db"); err != nil {
 		return nil, err
 	}
-	if m.client_, err = program("mariadb"); err != nil {
+	if m.shell, err = program("mariadb"); err != nil {
 		return nil, err
 	}
 	return m, nil
 }
 
-func (m mariadb) version(ctx context.Context) (string, error) { return versionOf(ctx, m.server_) }
+func (m mariadb) version(ctx context.Context) (string, error) { return versionOf(ctx, m.daemon) }
 
-func (m mariadb) install(dir string) *exec.Cmd {
+func (m mariadb) install(ctx context.Context, dir string) *exec.Cmd {
 	// A template with a small log copies faster; the server makes the one it wants.
-	return exec.Command(m.install_, "--no-defaults", "--datadir="+filepath.Join(dir, "data"),
+	return exec.CommandContext(ctx, m.installer, "--no-defaults", "--datadir="+filepath.Join(dir, "data"),
 		"--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve",
 		"--innodb-log-file-size=4M")
 }
@@ -67,7 +67,7 @@ func (m mariadb) configuration(dir string, settings map[string]string) (path, te
 }
 
 func (m mariadb) server(dir string) *exec.Cmd {
-	return exec.Command(m.server_, "--defaults-file="+filepath.Join(dir, "my.cnf"))
+	return exec.Command(m.daemon, "--defaults-file="+filepath.Join(dir, "my.cnf"))
 }
 
 func (m mariadb) sweep(dir string) {
@@ -101,7 +101,7 @@ func (m mariadb) client(ctx context.Context, dir, database string) *exec.Cmd {
 	if database != "" {
 		args = append(args, "--database="+database)
 	}
-	return exec.CommandContext(ctx, m.client_, args...)
+	return exec.CommandContext(ctx, m.shell, args...)
 }
 
 func (m mariadb) stopSignal() os.Signal { return syscall.SIGTERM }

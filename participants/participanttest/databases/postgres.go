@@ -55,8 +55,8 @@ func findPostgres() (engine, error) {
 
 func (p postgres) version(ctx context.Context) (string, error) { return versionOf(ctx, p.postgres) }
 
-func (p postgres) install(dir string) *exec.Cmd {
-	return exec.Command(p.initdb, "--pgdata="+filepath.Join(dir, "data"), "--no-sync",
+func (p postgres) install(ctx context.Context, dir string) *exec.Cmd {
+	return exec.CommandContext(ctx, p.initdb, "--pgdata="+filepath.Join(dir, "data"), "--no-sync",
 		"--username=postgres", "--auth=trust", "--locale=C", "--encoding=UTF8")
 }
 

@@ -54,8 +54,9 @@ const MaxDir = 85
 var ErrMissing = errors.New("database programs are missing")
 
 const (
-	// startBound is how long a server may take to be ready: long enough for a
-	// recovery after a kill on a machine that is busy with other tests.
+	// startBound is how long an installation may take, and how long a server may
+	// take to be ready: enough for a recovery after a kill, on a machine that is
+	// busy with other tests.
 	startBound = 60 * time.Second
 	// pollEvery is how often a starting server is looked at.
 	pollEvery = 5 * time.Millisecond
@@ -94,7 +95,7 @@ func (p *process) alive() bool {
 }
 
 // Start starts a server of its own and returns when it takes connections. The
-// context bounds the start only. Close the server.
+// context bounds the start only. The caller closes the server.
 func Start(ctx context.Context, e Engine, o Options) (*Server, error) {
 	s, err := start(ctx, e, o)
 	if err != nil {
@@ -104,8 +105,6 @@ func Start(ctx context.Context, e Engine, o Options) (*Server, error) {
 }
 
 func start(ctx context.Context, e Engine, o Options) (*Server, error) {
-	ctx, cancel := context.WithTimeout(ctx, startBound)
-	defer cancel()
 	engine, err := find(e)
 	if err != nil {
 		return nil, err
@@ -121,6 +120,7 @@ func start(ctx context.Context, e Engine, o Options) (*Server, error) {
 	if s.guard, err = post(s.dir); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(s.dir))
 	}
+	// From here on the guard removes what is there, whatever happens.
 	if err := s.furnish(ctx, o.Settings); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -133,28 +133,32 @@ func start(ctx context.Context, e Engine, o Options) (*Server, error) {
 // makeDir makes the server's directory and gives it to the server's account.
 func makeDir(dir string, a account) (string, error) {
 	if dir == "" {
-		made, err := os.MkdirTemp("", "decree-db-")
+		parent := os.TempDir()
+		if len(parent) > MaxDir-len("/decree-db-4294967295") {
+			parent = "/tmp"
+		}
+		made, err := os.MkdirTemp(parent, "decree-db-")
 		if err != nil {
 			return "", err
 		}
 		dir = made
-	} else if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", err
 	}
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return "", err
 	}
-	entries, err := os.ReadDir(dir)
-	switch {
-	case err != nil:
+	if len(dir) > MaxDir {
+		return "", fmt.Errorf("directory %s: %d bytes are too long for a socket's path, want at most %d", dir, len(dir), MaxDir)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", err
-	case len(entries) > 0:
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return "", err
+	}
+	if len(entries) > 0 {
 		return "", fmt.Errorf("directory %s is not empty", dir)
-	case len(dir) > MaxDir:
-		return "", errors.Join(
-			fmt.Errorf("directory %s: %d bytes are too long for a socket's path, want at most %d", dir, len(dir), MaxDir),
-			os.Remove(dir))
 	}
 	return dir, a.own(dir)
 }
@@ -240,6 +244,8 @@ func (s *Server) Restart(ctx context.Context) error {
 		return err
 	}
 	s.run = run
+	ctx, cancel := context.WithTimeout(ctx, startBound)
+	defer cancel()
 	if err := s.awaitReady(ctx, run); err != nil {
 		return errors.Join(err, s.kill())
 	}
@@ -304,8 +310,8 @@ func (s *Server) running() (*process, error) {
 	return s.run, nil
 }
 
-// Kill ends all the server's processes at once with SIGKILL, as a crash of the
-// machine's software would: what was not synced may still be in the page cache.
+// Kill ends all the server's processes at once with SIGKILL, as a crash of its
+// machine would, except that writes which were not synced stay.
 func (s *Server) Kill() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 )
@@ -68,18 +67,15 @@ func installData(ctx context.Context, s *Server) error {
 	if err := s.account.own(s.data()); err != nil {
 		return err
 	}
-	cmd := s.engine.install(s.dir)
-	cmd = withContext(ctx, cmd)
+	ctx, cancel := context.WithTimeout(ctx, startBound)
+	defer cancel()
+	cmd := s.engine.install(ctx, s.dir)
 	cmd.Dir, cmd.Env = s.data(), environment()
 	cmd.SysProcAttr = s.account.process()
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w:\n%s", filepath.Base(cmd.Path), errors.Join(err, ctx.Err()), out)
 	}
 	return nil
-}
-
-func withContext(ctx context.Context, cmd *exec.Cmd) *exec.Cmd {
-	return exec.CommandContext(ctx, cmd.Path, cmd.Args[1:]...)
 }
 
 // keep makes a template of a data directory that no server has used yet. It
