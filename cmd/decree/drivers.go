@@ -3,6 +3,7 @@ package main
 import (
 	"github.com/decree-tx/decree/participants"
 	grpcparticipant "github.com/decree-tx/decree/participants/grpc"
+	httpparticipant "github.com/decree-tx/decree/participants/http"
 	"github.com/decree-tx/decree/participants/kv"
 	"github.com/decree-tx/decree/participants/sim"
 )
@@ -17,6 +18,7 @@ const (
 func drivers() participants.Drivers {
 	return participants.Drivers{
 		grpcDriver: grpcparticipant.Driver{},
+		httpDriver: httpparticipant.Driver{},
 		"kv":       &kv.Driver{},
 		"sim":      &sim.Driver{},
 	}

@@ -37,8 +37,12 @@ var house = []room{
 	{"fsm", "fsm/txn fsm/fsmpb"},
 	{"participants", "fsm/txn"},
 	{"participants/marker", "fsm/txn"},
-	{"participants/postgres", "participants participants/marker fsm/txn"},
-	{"participants/mysql", "participants participants/marker fsm/txn"},
+	// What both SQL drivers take from clients: one language, no dialect.
+	{"participants/statements", ""},
+	{"participants/postgres", "participants participants/marker participants/statements fsm/txn"},
+	{"participants/mysql", "participants participants/marker participants/statements fsm/txn"},
+	// Commands start throwaway servers too.
+	{"participants/participanttest/databases", ""},
 	// It holds both ends of the wire.
 	{"participants/grpc", "participants fsm/txn transport/api/decree/participant/..."},
 	// Commands use it too, so it knows nothing of ours.
