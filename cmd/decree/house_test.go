@@ -59,8 +59,10 @@ var house = []room{
 	{"transport/branch/decreesql", "transport/branch transport/api/... participants/marker"},
 	{"transport/web", ""},
 	// Load, bank and chaos reach a cluster as a user would.
-	{"cmd/internal/bank", "transport/client transport/api/... participants participants/kv"},
+	{"cmd/internal/bank", "transport/client transport/branch transport/api/... participants participants/kv participants/marker participants/statements fsm/txn"},
+	{"cmd/internal/bankday", "transport/client transport/api/... participants/participanttest/databases cmd/internal/bank cmd/internal/fleet"},
 	{"cmd/internal/demo", "transport/client transport/api/... participants cmd/internal/bank"},
+	{"cmd/internal/fleet", ""},
 	{"cmd/internal/bench", "transport/client transport/api/... cmd/internal/..."},
 	{"cmd/internal/chaos", "transport/client transport/api/... participants/kv cmd/internal/..."},
 	{"cmd/...", "..."},

@@ -1,0 +1,118 @@
+package fleet
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"path/filepath"
+	"strings"
+)
+
+// Nodes is how many nodes a cluster has: the fewest that survive one.
+const Nodes = 3
+
+// Node is one `decree server`.
+type Node struct {
+	*Process
+	Endpoint string // its gRPC address
+}
+
+// Cluster is three nodes.
+type Cluster []*Node
+
+// Blocks of ports, counted from the base; within each, nodes and services count
+// from 1.
+const (
+	grpcPorts    = 0
+	httpPorts    = 100
+	raftPorts    = 200
+	servicePorts = 300
+
+	blockPorts = 9 // that are looked at, of each block
+)
+
+// Port is the first of the ports that a fleet uses.
+type Port int
+
+func (p Port) address(block, n int) string { return fmt.Sprintf("127.0.0.1:%d", int(p)+block+n) }
+
+// Service is the address of the n-th service, from 1.
+func (p Port) Service(n int) string { return p.address(servicePorts, n) }
+
+// UsualPort is where the endpoints are that commands use when none are given, so
+// that a person can look in without saying where.
+const UsualPort = Port(7100)
+
+// Other fleets use ports below those from which systems choose for outgoing
+// connections: a node that is killed has to get its own back.
+const (
+	lowestPort  = 10_000
+	highestPort = 31_000
+	portTries   = 200
+)
+
+// FreePort is a port from which all are free: the one asked for, or another.
+func FreePort(asked Port) (Port, error) {
+	if asked != 0 && asked.free() {
+		return asked, nil
+	}
+	for range portTries {
+		if p := Port(lowestPort + rand.N(highestPort-lowestPort)); p.free() { //nolint:gosec // no secret
+			return p, nil
+		}
+	}
+	return 0, errors.New("no free ports on 127.0.0.1")
+}
+
+func (p Port) free() bool {
+	for _, block := range []int{grpcPorts, httpPorts, raftPorts, servicePorts} {
+		for n := 1; n <= blockPorts; n++ {
+			l, err := net.Listen("tcp", p.address(block, n))
+			if err != nil {
+				return false
+			}
+			l.Close() //nolint:errcheck // nothing was accepted
+		}
+	}
+	return true
+}
+
+// StartCluster starts the nodes n1, n2 and n3. It does not wait until one leads.
+func (f *Fleet) StartCluster(port Port) (Cluster, error) {
+	var peers []string
+	for n := 1; n <= Nodes; n++ {
+		peers = append(peers, fmt.Sprintf("n%d=%s", n, port.address(raftPorts, n)))
+	}
+	var c Cluster
+	for n := 1; n <= Nodes; n++ {
+		id := fmt.Sprintf("n%d", n)
+		p, err := f.Start(id, "server", "--node-id", id, "--data-dir", filepath.Join(f.dir, id),
+			"--raft-addr", port.address(raftPorts, n), "--grpc-addr", port.address(grpcPorts, n),
+			"--http-addr", port.address(httpPorts, n), "--peers", strings.Join(peers, ","))
+		if err != nil {
+			return c, err
+		}
+		c = append(c, &Node{p, port.address(grpcPorts, n)})
+	}
+	return c, nil
+}
+
+// Endpoints are the nodes' gRPC addresses.
+func (c Cluster) Endpoints() []string {
+	var all []string
+	for _, n := range c {
+		all = append(all, n.Endpoint)
+	}
+	return all
+}
+
+// Node finds a node by its id.
+func (c Cluster) Node(id string) (*Node, bool) {
+	for _, n := range c {
+		if n.Name() == id {
+			return n, true
+		}
+	}
+	return nil, false
+}
