@@ -45,8 +45,10 @@ func findMariaDB() (engine, error) {
 func (m mariadb) version(ctx context.Context) (string, error) { return versionOf(ctx, m.daemon) }
 
 func (m mariadb) install(ctx context.Context, dir string) *exec.Cmd {
-	// A template with a small log copies faster; the server makes the one it wants.
-	return exec.CommandContext(ctx, m.installer, "--no-defaults", "--datadir="+filepath.Join(dir, "data"),
+	// The directory for temporary tables is its own: a server that starts removes
+	// what it finds there, and so what another's installer is using. A template
+	// with a small log copies faster; the server makes the one it wants.
+	return exec.CommandContext(ctx, m.installer, "--no-defaults", "--datadir="+filepath.Join(dir, "data"), "--tmpdir="+dir,
 		"--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve",
 		"--innodb-log-file-size=4M")
 }
