@@ -3,18 +3,23 @@
 // keeps a ledger of what it was told, and audits nodes and participants against
 // that ledger.
 //
-// It reaches the cluster only through transport/client, as a user would.
+// It owns the tellers, the ledger, the branch offices and the audit. An [Office]
+// is a participant that keeps accounts: it knows what to ask decree for, and how
+// to read the books of the resource itself, behind decree's back. It reaches the
+// cluster only through transport/client, as a user would, and refuses to start or
+// stop anything.
 package bank
 
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/decree-tx/decree/transport/client"
 )
 
-// Account is a key at a kv participant.
+// Account is one that an office keeps.
 type Account struct{ Bank, Name string }
 
 func (a Account) String() string { return a.Bank + "/" + a.Name }
@@ -38,11 +43,12 @@ const (
 // Order is one transaction: some moves, and a message to a service that is no
 // bank.
 type Order struct {
-	TxID   string
-	Moves  []Move
-	Errand *Errand // nil for none
-	Expect Expectation
-	Wait   client.Wait
+	TxID    string
+	Moves   []Move
+	Opening bool    // the moves open their accounts
+	Errand  *Errand // nil for none
+	Expect  Expectation
+	Wait    client.Wait
 }
 
 // Errand is a branch at a simulated service, with what it is to do.
@@ -74,22 +80,12 @@ func durationText(d time.Duration) string {
 	return d.String()
 }
 
-// operation is one of package kv's.
-type operation struct {
-	Op     string `json:"op"`
-	Key    string `json:"key"`
-	Amount int64  `json:"amount"`
-	Min    *int64 `json:"min,omitempty"`
-}
-
 // Participants are those that have a branch, in the order of the branches'
 // numbers, which begin at 1.
 func (o Order) Participants() []string {
 	var names []string
-	seen := map[string]bool{}
 	for _, m := range o.Moves {
-		if !seen[m.Account.Bank] {
-			seen[m.Account.Bank] = true
+		if !slices.Contains(names, m.Account.Bank) {
 			names = append(names, m.Account.Bank)
 		}
 	}
@@ -99,30 +95,27 @@ func (o Order) Participants() []string {
 	return names
 }
 
-// payload is what the order asks of a participant.
-func (o Order) payload(participant string) any {
-	if o.Errand != nil && o.Errand.Participant == participant {
-		return o.Errand
-	}
-	var operations []operation
+// at are the order's moves at one office.
+func (o Order) at(bank string) []Move {
+	var moves []Move
 	for _, m := range o.Moves {
-		if m.Account.Bank != participant {
-			continue
+		if m.Account.Bank == bank {
+			moves = append(moves, m)
 		}
-		op := operation{Op: "add", Key: m.Account.Name, Amount: m.Amount}
-		if m.Amount < 0 {
-			op.Min = new(int64) // never below zero
-		}
-		operations = append(operations, op)
 	}
-	return map[string]any{"ops": operations}
+	return moves
 }
 
-// Transaction is the order as the SDK takes it.
-func (o Order) Transaction() client.Transaction {
+// Transaction is the order as the SDK takes it. The offices are all that it
+// touches.
+func (o Order) Transaction(offices map[string]Office) client.Transaction {
 	t := client.Transaction{TxID: o.TxID, Wait: o.Wait}
 	for _, name := range o.Participants() {
-		t.Branches = append(t.Branches, client.JSON(name, o.payload(name)))
+		if office, ok := offices[name]; ok {
+			t.Branches = append(t.Branches, client.JSON(name, office.Payload(o.at(name), o.Opening)))
+		} else {
+			t.Branches = append(t.Branches, client.JSON(name, o.Errand))
+		}
 	}
 	return t
 }
@@ -130,9 +123,10 @@ func (o Order) Transaction() client.Transaction {
 // Entry is an order and what the client was told of it.
 type Entry struct {
 	Order
-	Result   client.Result
-	Err      error // no outcome, or none that is known
-	Answered time.Time
+	Result    client.Result
+	Err       error // no outcome, or none that is known
+	Submitted time.Time
+	Answered  time.Time
 }
 
 // Committed reports that the client was told so.

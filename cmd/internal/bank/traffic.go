@@ -4,51 +4,21 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"time"
 
 	"github.com/decree-tx/decree/transport/client"
 )
 
-// Ledger keeps every order and its answer. It is safe for concurrent use.
-type Ledger struct {
-	mu      sync.Mutex
-	entries []Entry // guarded by mu
-}
-
-func (l *Ledger) add(e Entry) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.entries = append(l.entries, e)
-}
-
-// Entries are a copy, in the order of the answers.
-func (l *Ledger) Entries() []Entry {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return slices.Clone(l.entries)
-}
-
-// FirstAnswer is when the first order was answered after a moment; false while
-// none was.
-func (l *Ledger) FirstAnswer(after time.Time) (time.Time, bool) {
-	for _, e := range l.Entries() {
-		if e.Err == nil && e.Answered.After(after) {
-			return e.Answered, true
-		}
-	}
-	return time.Time{}, false
-}
-
 // Teller submits orders and writes the ledger.
 type Teller struct {
 	Client   *client.Client
-	Banks    []string  // at least two
-	Accounts int       // in each bank
-	Balance  int64     // of each account at first
-	Reserved []Account // further accounts, which Transfer does not touch
-	Courier  string    // a simulated service
+	Banks    []string          // at least two
+	Offices  map[string]Office // of the banks
+	Accounts int               // in each bank
+	Balance  int64             // of each account at first
+	Reserved []Account         // further accounts, which Transfer does not touch
+	Courier  string            // a simulated service; empty for none
 	Patience time.Duration
 	Ledger   *Ledger
 }
@@ -73,64 +43,103 @@ func (t *Teller) Submit(ctx context.Context, o Order) (Entry, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, t.Patience)
 	defer cancel()
-	e := Entry{Order: o}
-	e.Result, e.Err = t.Client.Submit(ctx, o.Transaction())
+	t.Ledger.begin(o)
+	e := Entry{Order: o, Submitted: time.Now()}
+	e.Result, e.Err = t.Client.Submit(ctx, o.Transaction(t.Offices))
 	e.Answered = time.Now()
 	t.Ledger.add(e)
 	return e, nil
 }
 
-// Open gives every account its first balance, by one transaction over all banks.
+// openAtOnce is how many accounts of each bank one transaction opens: it bounds
+// the work of a branch, and the locks that it holds.
+const openAtOnce = 100
+
+// Open gives every account its first balance, by transactions over all banks.
 func (t *Teller) Open(ctx context.Context) error {
-	o := Order{Expect: MustCommit}
-	for _, bank := range t.Banks {
-		for n := range t.Accounts {
-			o.Moves = append(o.Moves, Move{t.Account(bank, n), t.Balance})
+	for first := 0; first < t.Accounts; first += openAtOnce {
+		o := Order{Expect: MustCommit, Opening: true}
+		for _, bank := range t.Banks {
+			for n := first; n < min(first+openAtOnce, t.Accounts); n++ {
+				o.Moves = append(o.Moves, Move{t.Account(bank, n), t.Balance})
+			}
+		}
+		if first == 0 {
+			for _, account := range t.Reserved {
+				o.Moves = append(o.Moves, Move{account, t.Balance})
+			}
+		}
+		e, err := t.Submit(ctx, o)
+		if err == nil {
+			err = e.Err
+		}
+		if err == nil {
+			err = e.Result.Err()
+		}
+		if err != nil {
+			return err
 		}
 	}
-	for _, account := range t.Reserved {
-		o.Moves = append(o.Moves, Move{account, t.Balance})
-	}
-	e, err := t.Submit(ctx, o)
-	if err == nil {
-		err = e.Err
-	}
-	if err == nil {
-		err = e.Result.Err()
-	}
-	return err
+	return nil
 }
 
 // Every so many transfers, one must abort because it asks for too much, one
-// because the courier says no, and one has a courier that does its part.
+// because the courier says no, one has a courier that does its part, one is
+// answered at its decision, one pays two and one pays everybody.
 const (
 	overdraftEvery = 10
 	refusedEvery   = 15
 	errandEvery    = 4
+	decisionEvery  = 7
+	pairEvery      = 5
+	crowdEvery     = 23
 )
 
-// Transfer is the n-th of a run of transfers that repeats itself with its seed.
+// Transfer is the n-th of a run of transfers that repeats itself with its seed:
+// an account at one bank pays accounts at others.
 func (t *Teller) Transfer(seed uint64, n int) Order {
 	chance := rand.New(rand.NewPCG(seed, uint64(n))) //nolint:gosec // traffic, not secrets
-	from := chance.IntN(len(t.Banks))
-	to := (from + 1 + chance.IntN(len(t.Banks)-1)) % len(t.Banks)
-	amount := 1 + chance.Int64N(t.Balance/10)
-	o := Order{}
+	banks := chance.Perm(len(t.Banks))[:min(len(t.Banks), sides(n, len(t.Banks)))]
+	o := Order{Moves: make([]Move, len(banks))}
+	var paid int64
+	for i, bank := range banks {
+		o.Moves[i].Account = t.Account(t.Banks[bank], chance.IntN(t.Accounts))
+		if i > 0 {
+			o.Moves[i].Amount = 1 + chance.Int64N(max(1, t.Balance/10))
+			paid += o.Moves[i].Amount
+		}
+	}
+	o.Moves[0].Amount = -paid
+	if n%decisionEvery == decisionEvery-1 {
+		o.Wait = client.WaitDecision
+	}
 	switch {
 	case n%overdraftEvery == overdraftEvery-1:
 		o.Expect = MustAbort
-		amount = t.Total() + 1
+		o.Moves[0].Amount -= t.Total()
+		o.Moves[1].Amount += t.Total()
+	case t.Courier == "":
 	case n%refusedEvery == refusedEvery-1:
 		o.Expect = MustAbort
 		o.Errand = &Errand{Participant: t.Courier, Vote: "abort", Reason: "no van today"}
 	case n%errandEvery == errandEvery-1:
 		o.Errand = &Errand{Participant: t.Courier}
 	}
-	o.Moves = []Move{
-		{t.Account(t.Banks[from], chance.IntN(t.Accounts)), -amount},
-		{t.Account(t.Banks[to], chance.IntN(t.Accounts)), amount},
-	}
+	// Whoever pays is the first branch no more often than any other.
+	chance.Shuffle(len(o.Moves), func(i, j int) { o.Moves[i], o.Moves[j] = o.Moves[j], o.Moves[i] })
 	return o
+}
+
+// sides is how many banks the n-th transfer has to do with.
+func sides(n, all int) int {
+	switch {
+	case n%crowdEvery == crowdEvery-1:
+		return all
+	case n%pairEvery == pairEvery-1:
+		return 3
+	default:
+		return 2
+	}
 }
 
 // Run submits transfers from..., so many workers side by side and at most one
@@ -166,12 +175,12 @@ type Traffic struct {
 	AtLeast int
 	Enough  <-chan struct{} // nil stops after AtLeast
 	Workers int
-	Pace    time.Duration
+	Pace    time.Duration // 0 is as fast as the workers are
 }
 
 func (r Traffic) feed(ctx context.Context, numbers chan<- int, failures <-chan error) (next int, err error) {
-	tick := time.NewTicker(r.Pace)
-	defer tick.Stop()
+	tick, stop := r.ticks()
+	defer stop()
 	for n := r.From; ; n++ {
 		if n-r.From >= r.AtLeast && isClosed(r.Enough) {
 			return n, nil
@@ -184,10 +193,21 @@ func (r Traffic) feed(ctx context.Context, numbers chan<- int, failures <-chan e
 			return n, ctx.Err()
 		}
 		select {
-		case <-tick.C:
+		case <-tick:
 		case <-ctx.Done():
 		}
 	}
+}
+
+// ticks is when the next transfer may begin: always, without a pace.
+func (r Traffic) ticks() (ticks <-chan time.Time, stop func()) {
+	if r.Pace == 0 {
+		always := make(chan time.Time)
+		close(always)
+		return always, func() {}
+	}
+	t := time.NewTicker(r.Pace)
+	return t.C, t.Stop
 }
 
 // isClosed reports that there is nothing more to wait for.

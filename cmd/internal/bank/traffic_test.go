@@ -13,32 +13,46 @@ import (
 // audit by that ledger means something.
 
 func newTeller() *Teller {
-	return &Teller{Banks: []string{"bank-a", "bank-b", "bank-c"}, Accounts: 5, Balance: 1000, Courier: "courier", Ledger: &Ledger{}}
+	return &Teller{Banks: []string{"bank-a", "bank-b", "bank-c", "bank-d"}, Accounts: 5, Balance: 1000, Courier: "courier", Ledger: &Ledger{}}
 }
 
 func TestTransfersMoveMoneyAndMakeNone(t *testing.T) {
 	teller := newTeller()
-	kinds := map[Expectation]int{}
-	errands := 0
+	kinds, sides := map[Expectation]int{}, map[int]int{}
+	errands, first := 0, 0
 	for n := range 300 {
 		o := teller.Transfer(7, n)
 		kinds[o.Expect]++
 		if o.Errand != nil {
 			errands++
 		}
-		sum := int64(0)
+		sum, payers := int64(0), 0
 		for _, m := range o.Moves {
 			sum += m.Amount
+			if m.Amount < 0 {
+				payers++
+			}
 		}
-		if sum != 0 {
-			t.Errorf("transfer %d makes %d", n, sum)
+		if sum != 0 || payers != 1 {
+			t.Errorf("transfer %d makes %d, and %d pay", n, sum, payers)
 		}
-		if o.Moves[0].Account.Bank == o.Moves[1].Account.Bank {
-			t.Errorf("transfer %d stays in %s: a participant has one branch", n, o.Moves[0].Account.Bank)
+		banks := len(o.Participants())
+		if o.Errand != nil {
+			banks--
+		}
+		if banks != len(o.Moves) {
+			t.Errorf("transfer %d has %d moves at %d banks: a participant has one branch", n, len(o.Moves), banks)
+		}
+		sides[banks]++
+		if o.Moves[0].Amount < 0 {
+			first++
 		}
 	}
 	if kinds[MustAbort] < 30 || kinds[Either] < 200 || errands < 50 {
 		t.Errorf("of 300 transfers %v, %d with an errand", kinds, errands)
+	}
+	if sides[2] < 150 || sides[3] < 30 || sides[4] < 5 || first < 75 || first > 200 {
+		t.Errorf("of 300 transfers so many have two, three and four sides: %v; of %d the payer is the first branch", sides, first)
 	}
 }
 
@@ -59,20 +73,6 @@ func TestTransfersRepeatWithTheirSeed(t *testing.T) {
 	}
 }
 
-// payloads are an order's, by participant.
-func (o Order) payloads(t *testing.T) map[string][]byte {
-	t.Helper()
-	all := map[string][]byte{}
-	for _, name := range o.Participants() {
-		payload, err := json.Marshal(o.payload(name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		all[name] = payload
-	}
-	return all
-}
-
 // TestOrdersAsPayloads holds that only taking has a floor, and that the branches
 // stand in the order in which Participants names them.
 func TestOrdersAsPayloads(t *testing.T) {
@@ -83,22 +83,40 @@ func TestOrdersAsPayloads(t *testing.T) {
 	if got := strings.Join(o.Participants(), " "); got != "bank-b bank-a courier" {
 		t.Errorf("participants %s", got)
 	}
-	want := map[string]string{
-		"bank-b":  `{"ops":[{"op":"add","key":"bob","amount":-30,"min":0}]}`,
-		"bank-a":  `{"ops":[{"op":"add","key":"alice","amount":10},{"op":"add","key":"carol","amount":20}]}`,
-		"courier": `{"delay":"2s","parcel":"one","reason":"no van","vote":"abort"}`,
-	}
-	for name, payload := range o.payloads(t) {
-		if string(payload) != want[name] {
-			t.Errorf("%s gets %s, want %s", name, payload, want[name])
+	store, till, purse := &kvOffice{}, &sqlOffice{}, &walletOffice{}
+	for _, tt := range []struct {
+		payload any
+		want    string
+	}{
+		{store.Payload(o.at("bank-b"), false), `{"ops":[{"op":"add","key":"bob","amount":-30,"min":0}]}`},
+		{store.Payload(o.at("bank-a"), false), `{"ops":[{"op":"add","key":"alice","amount":10},{"op":"add","key":"carol","amount":20}]}`},
+		{till.Payload(o.at("bank-b"), false), `{"statements":[{"name":"debit","args":{"account":"bob","amount":30}}]}`},
+		{till.Payload(o.at("bank-a"), true), `{"statements":[{"name":"open","args":{"account":"alice","amount":10}},{"name":"open","args":{"account":"carol","amount":20}}]}`},
+		{purse.Payload(o.at("bank-b"), false), `{"moves":[{"account":"bob","amount":-30}]}`},
+		{o.Errand, `{"delay":"2s","parcel":"one","reason":"no van","vote":"abort"}`},
+	} {
+		if got, err := json.Marshal(tt.payload); err != nil || string(got) != tt.want {
+			t.Errorf("payload %s (%v), want %s", got, err, tt.want)
 		}
 	}
-	if got := len(o.Transaction().Branches); got != 3 {
+	if got := len(o.Transaction(map[string]Office{"bank-a": store, "bank-b": till}).Branches); got != 3 {
 		t.Errorf("%d branches", got)
 	}
 }
 
 var errAny = errors.New("any")
+
+// TestLedgerKnowsWhatIsUnderWay holds that an order stands in the ledger before it
+// leaves, and in one list only.
+func TestLedgerKnowsWhatIsUnderWay(t *testing.T) {
+	l := &Ledger{}
+	l.begin(Order{TxID: "a"})
+	l.begin(Order{TxID: "b"})
+	l.add(Entry{Order: Order{TxID: "a"}})
+	if running, told := l.Running(), l.Entries(); len(running) != 1 || running[0].TxID != "b" || len(told) != 1 || told[0].TxID != "a" {
+		t.Errorf("running %v, told %v", running, told)
+	}
+}
 
 func TestFirstAnswer(t *testing.T) {
 	l := &Ledger{}

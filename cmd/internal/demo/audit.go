@@ -75,9 +75,9 @@ func (d *demo) audit(ctx context.Context) error {
 	}{
 		{"answers", tally(entries) + "; none unknown", bank.AuditAnswers(entries)},
 		{"nodes", strings.Join(nodes, ", ") + " tell the same outcome of every transaction", bank.AuditNodes(entries, views)},
-		{"participants", "every branch ended as decided; nothing is left prepared", bank.AuditBranches(entries, books)},
+		{"participants", "every branch ended as decided; nothing is left prepared", bank.AuditBranches(views[0], books)},
 		{"money", fmt.Sprintf("%d, as at the start; every account is what the committed transfers make it", d.teller.Total()),
-			bank.AuditMoney(entries, books, d.teller.Total())},
+			bank.AuditMoney(entries, views[0], books, d.teller.Total())},
 	}
 	wrong := 0
 	fmt.Fprintln(d.cfg.Out)
@@ -131,7 +131,7 @@ func (d *demo) readBooks(ctx context.Context, entries []bank.Entry) ([]bank.Book
 		if err := s.stop(); err != nil {
 			return nil, err
 		}
-		books, err := bank.ReadBooks(ctx, s.name, d.bankFile(s.name))
+		books, err := d.offices[s.name].Books(ctx, d.id)
 		if err != nil {
 			return nil, err
 		}
@@ -148,6 +148,9 @@ func (d *demo) stop() error {
 	}
 	for _, p := range d.probes {
 		errs = append(errs, p.conn.Close())
+	}
+	for _, o := range d.offices {
+		errs = append(errs, o.Close())
 	}
 	if d.cluster != nil {
 		_, err := d.cluster.run("stop")

@@ -70,6 +70,7 @@ type demo struct {
 	cluster *localCluster
 	courier *service
 	banks   []*service
+	offices map[string]bank.Office // of the banks
 	probes  map[string]*probe
 	client  *client.Client
 	teller  *bank.Teller
@@ -85,7 +86,7 @@ type demo struct {
 // something went wrong or one was given. An error that wraps ErrWrong is the
 // audit's; it has been printed.
 func Run(ctx context.Context, cfg Config) (err error) {
-	d := &demo{cfg: cfg, say: lines(cfg.Out), probes: map[string]*probe{}}
+	d := &demo{cfg: cfg, say: lines(cfg.Out), offices: map[string]bank.Office{}, probes: map[string]*probe{}}
 	if d.dir, err = workDirectory(cfg.Dir); err != nil {
 		return err
 	}
@@ -154,7 +155,7 @@ func (d *demo) start(ctx context.Context) error {
 	}
 	d.id = status.GetCluster()
 	d.teller = &bank.Teller{
-		Client: d.client, Banks: []string{"bank-a", "bank-b"}, Accounts: accounts, Balance: balance,
+		Client: d.client, Banks: []string{"bank-a", "bank-b"}, Offices: d.offices, Accounts: accounts, Balance: balance,
 		Reserved: []bank.Account{alice, bob}, Courier: "courier", Patience: patience, Ledger: &bank.Ledger{},
 	}
 	if err := d.teller.Open(ctx); err != nil {
@@ -179,6 +180,9 @@ func (d *demo) startParticipants(port int) error {
 			d.courier = s
 		} else {
 			d.banks = append(d.banks, s)
+			if d.offices[name], err = bank.NewKV(name, address, d.bankFile(name)); err != nil {
+				return err
+			}
 		}
 		if d.probes[name], err = newProbe(name, address); err != nil {
 			return err
