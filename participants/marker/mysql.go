@@ -81,7 +81,7 @@ func NewMySQL(schema string) (MySQL, error) {
   gid VARCHAR(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
   state VARCHAR(8) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
   digest BINARY(32) NULL,
-  owner VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL DEFAULT '',
+  owner VARCHAR(96) CHARACTER SET ascii COLLATE ascii_bin NOT NULL DEFAULT '',
   reason VARCHAR(512) CHARACTER SET utf8mb4 NOT NULL DEFAULT '',
   created TIMESTAMP(3) NOT NULL DEFAULT CURRENT_TIMESTAMP(3)
 ) ENGINE=InnoDB COMMENT='decree: what became of each branch'`),
@@ -118,28 +118,38 @@ type MySQLOwner struct {
 	// Connection is the session's CONNECTION_ID(), which a restarted server gives
 	// again to somebody else.
 	Connection uint64
+	// Started is when the server was started, in seconds since 1970 by its own clock.
+	// Where that is another time by now, the session is gone for certain.
+	Started int64
 	// Lock is the name of a lock that the session has taken with GET_LOCK and keeps
 	// for as long as it lives. No other session ever takes that name, so
 	// IS_USED_LOCK(Lock) is the connection to kill, or NULL.
 	Lock string
 }
 
-// MySQLClaim takes a session's lock, by its name; it answers with the
-// CONNECTION_ID() and with 1.
-const MySQLClaim = `SELECT CONNECTION_ID(), GET_LOCK(?, 0)`
+// MySQLStarted is an expression: when the server was started. It is a constant as
+// long as the server runs, for both its terms come from the statement's own time.
+const MySQLStarted = `CAST(UNIX_TIMESTAMP() - (SELECT variable_value FROM information_schema.global_status WHERE variable_name = 'UPTIME') AS SIGNED)`
+
+// MySQLClaim takes a session's lock, by its name. It answers with the owner's
+// Connection and Started, and with 1.
+const MySQLClaim = `SELECT CONNECTION_ID(), ` + MySQLStarted + `, GET_LOCK(?, 0)`
 
 // MySQLLock names the lock of the session with a fresh UUID.
 func MySQLLock(uuid string) string { return "decree:" + uuid }
 
 // String is the owner as it stands in a marker row.
-func (o MySQLOwner) String() string { return fmt.Sprintf("%d %s", o.Connection, o.Lock) }
+func (o MySQLOwner) String() string {
+	return fmt.Sprintf("%d %d %s", o.Connection, o.Started, o.Lock)
+}
 
 // ParseMySQLOwner reads an owner back; false means that this is none.
 func ParseMySQLOwner(s string) (MySQLOwner, bool) {
-	connection, lock, ok := strings.Cut(s, " ")
-	if !ok || !strings.HasPrefix(lock, MySQLLock("")) {
+	parts := strings.Split(s, " ")
+	if len(parts) != 3 || !strings.HasPrefix(parts[2], MySQLLock("")) {
 		return MySQLOwner{}, false
 	}
-	id, err := strconv.ParseUint(connection, 10, 64)
-	return MySQLOwner{Connection: id, Lock: lock}, err == nil
+	connection, err1 := strconv.ParseUint(parts[0], 10, 64)
+	started, err2 := strconv.ParseInt(parts[1], 10, 64)
+	return MySQLOwner{Connection: connection, Started: started, Lock: parts[2]}, err1 == nil && err2 == nil
 }
