@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+
+	decreev1 "github.com/decree-tx/decree/transport/api/decree/v1"
 )
 
 // Branch is this service's part of one transaction.
@@ -22,6 +24,15 @@ type Branch struct {
 // Name identifies the branch for ever and everywhere. It is printable and has at
 // most 300 bytes: an idempotency key.
 func (b Branch) Name() string { return fmt.Sprintf("%s/%s/%d", b.Cluster, b.TxID, b.Number) }
+
+// BranchName makes a Branch an Enlistment, for those who have it from elsewhere.
+func (b Branch) BranchName() (cluster, txid string, number int) { return b.Cluster, b.TxID, b.Number }
+
+// Enlistment names a branch that an application runs itself: what Tx.Enlist of
+// package client returns. Packages decreepg and decreesql run such branches.
+type Enlistment interface {
+	BranchName() (cluster, txid string, number int)
+}
 
 // Local is a service that keeps its data in the bbolt file of its server. Its
 // functions are called one at a time. They read and write through tx alone, and
@@ -87,11 +98,27 @@ func (v Vote) String() string {
 	}
 }
 
+// Wire is the vote as decree's API counts it, for the votes that an application
+// hands to Commit. The zero Vote is a no there.
+func (v Vote) Wire() decreev1.Vote {
+	switch v.kind {
+	case voteYes:
+		return decreev1.Vote_VOTE_COMMIT
+	case voteReadOnly:
+		return decreev1.Vote_VOTE_READ_ONLY
+	default:
+		return decreev1.Vote_VOTE_ABORT
+	}
+}
+
+// Reason is that of a no, for people; empty otherwise.
+func (v Vote) Reason() string { return v.reason }
+
 // Heuristic is the error with which Commit or Abort says that the branch ended
 // against the decision, or that nobody can say how it ended. It is final: it is
 // recorded, and no function is called for the branch again.
 type Heuristic struct {
-	fate   state
+	fate   State
 	detail string
 }
 

@@ -7,7 +7,7 @@ import "context"
 // what was written first, and the next call for the branch runs the function
 // again.
 type foreign struct {
-	ledger  *ledger
+	*ledger
 	service Foreign
 	turns   turns
 }
@@ -29,7 +29,7 @@ func (f *foreign) prepare(ctx context.Context, m message) (Vote, error) {
 		if failed = e.room(); failed != nil {
 			return nil
 		}
-		return e.put(record{State: stateIntent, Digest: m.digest, Payload: m.branch.Payload})
+		return e.put(Record{State: stateIntent, Digest: m.digest, Payload: m.branch.Payload})
 	})
 	switch {
 	case err != nil:
@@ -64,12 +64,12 @@ func (f *foreign) end(ctx context.Context, m message, how ending, run func(conte
 		return err
 	}
 	defer leave()
-	var was record
+	var was Record
 	var known bool
 	var answer error
 	err = f.ledger.change(ctx, m, func(e *entry) (err error) {
 		was = e.record
-		answer, known, err = how.answer(e, m)
+		answer, known, err = e.answer(how, m)
 		return err
 	})
 	switch {

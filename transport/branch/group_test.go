@@ -294,7 +294,7 @@ func TestUnknownStateIsAnError(t *testing.T) {
 		}
 	}
 	for s := stateIntent; int(s) < len(stateNames); s++ {
-		raw, err := record{State: s, Reason: "why"}.marshal()
+		raw, err := Record{State: s, Reason: "why"}.marshal()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -42,13 +42,6 @@ const (
 	forgetAtOnce = 32
 )
 
-// Errors of the ledger that have a code of their own on the wire.
-var (
-	errStaleEpoch = errors.New("the caller's epoch is over")
-	errFull       = errors.New("too many branches wait for their decision")
-	errClusters   = errors.New("too many clusters have used this service")
-)
-
 // ledger is the books of one service.
 type ledger struct {
 	db      *bbolt.DB
@@ -132,8 +125,8 @@ type entry struct {
 	tx      *bbolt.Tx
 	cluster *bbolt.Bucket
 	key     branchKey
-	fence   fence
-	record  record
+	fence   Fence
+	record  Record
 	maxOpen int
 	changed bool // whether the transaction has something to commit
 }
@@ -171,7 +164,7 @@ func (e *entry) addCluster(clusters *bbolt.Bucket, id string) error {
 		return err
 	}
 	if known >= maxClusters {
-		return errClusters
+		return ErrClusters
 	}
 	if e.cluster, err = clusters.CreateBucket([]byte(id)); err != nil {
 		return err
@@ -184,12 +177,9 @@ func (e *entry) addCluster(clusters *bbolt.Bucket, id string) error {
 // admit refuses a message of an older epoch and raises the fence by any other
 // (rules R8 and R11).
 func (e *entry) admit(m message) error {
-	if m.epoch < e.fence.epoch {
-		return fmt.Errorf("%w: epoch %d, heard of %d", errStaleEpoch, m.epoch, e.fence.epoch)
-	}
-	raised := fence{epoch: m.epoch, horizon: max(e.fence.horizon, m.horizon)}
-	if raised == e.fence {
-		return nil
+	raised, err := e.fence.admit(m)
+	if err != nil || raised == e.fence {
+		return err
 	}
 	e.fence = raised
 	e.changed = true
@@ -199,7 +189,7 @@ func (e *entry) admit(m message) error {
 // room refuses a new branch where too many are open (rule R14). It is asked before
 // anything is done for the branch, so that a refusal costs nothing.
 func (e *entry) room() error {
-	if e.record.State.open() || e.cluster.Bucket(openName).Sequence() < uint64(e.maxOpen) {
+	if e.record.State.Open() || e.cluster.Bucket(openName).Sequence() < uint64(e.maxOpen) {
 		return nil
 	}
 	return fmt.Errorf("%w: %d", errFull, e.maxOpen)
@@ -207,10 +197,10 @@ func (e *entry) room() error {
 
 // put writes the branch's record, in the bucket where it belongs. A record at its
 // end keeps neither payload nor holds.
-func (e *entry) put(r record) error {
+func (e *entry) put(r Record) error {
 	e.changed = true
 	open, done := e.cluster.Bucket(openName), e.cluster.Bucket(doneName)
-	if !r.State.open() {
+	if !r.State.Open() {
 		if err := e.release(); err != nil {
 			return err
 		}
@@ -220,12 +210,12 @@ func (e *entry) put(r record) error {
 	if err != nil {
 		return err
 	}
-	was := e.record.State.open()
+	was := e.record.State.Open()
 	e.record = r
 	switch {
-	case was && !r.State.open():
+	case was && !r.State.Open():
 		err = errors.Join(open.Delete(e.key[:]), open.SetSequence(open.Sequence()-1), done.Put(e.key[:], raw))
-	case !r.State.open():
+	case !r.State.Open():
 		err = done.Put(e.key[:], raw)
 	case !was:
 		err = errors.Join(open.SetSequence(open.Sequence()+1), open.Put(e.key[:], raw))
@@ -233,6 +223,16 @@ func (e *entry) put(r record) error {
 		err = open.Put(e.key[:], raw)
 	}
 	return err
+}
+
+// answer is what the books say to an end, if they know. Where that closes the
+// branch, it is written.
+func (e *entry) answer(how ending, m message) (answer error, known bool, err error) {
+	answer, known, closing := how.answer(e.record, e.fence.expired(m.id))
+	if closing != nil {
+		err = e.put(*closing)
+	}
+	return answer, known, err
 }
 
 // release gives back what the branch holds.
@@ -266,7 +266,7 @@ func (e *entry) forget() error {
 }
 
 // look reads a branch's record, without a fence.
-func (l *ledger) look(m message) (r record, err error) {
+func (l *ledger) look(_ context.Context, m message) (r Record, err error) {
 	err = l.db.View(func(tx *bbolt.Tx) error {
 		cluster := tx.Bucket(rootName).Bucket(clustersName).Bucket([]byte(m.branch.Cluster))
 		if cluster == nil {
@@ -289,46 +289,40 @@ func (l *ledger) look(m message) (r record, err error) {
 // branchKey is a branch's key in its cluster's buckets.
 type branchKey [txidSize + 2]byte
 
-func (k branchKey) txid() txid     { return txid(k[:txidSize]) }
-func (k branchKey) number() uint32 { return uint32(binary.BigEndian.Uint16(k[txidSize:])) }
+func (k branchKey) txid() txid  { return txid(k[:txidSize]) }
+func (k branchKey) number() int { return int(binary.BigEndian.Uint16(k[txidSize:])) }
 
-// open lists the keys of the branches that wait for their decision, oldest first.
-func (l *ledger) open(cluster string) (keys []branchKey, err error) {
+// open lists the branches that wait for their decision, oldest first.
+func (l *ledger) open(_ context.Context, cluster string) (open []Branch, err error) {
 	err = l.db.View(func(tx *bbolt.Tx) error {
 		b := tx.Bucket(rootName).Bucket(clustersName).Bucket([]byte(cluster))
 		if b == nil {
 			return nil
 		}
 		return b.Bucket(openName).ForEach(func(k, _ []byte) error {
-			keys = append(keys, branchKey(k))
+			key := branchKey(k)
+			open = append(open, Branch{Cluster: cluster, TxID: key.txid().String(), Number: key.number()})
 			return nil
 		})
 	})
-	return keys, err
+	return open, err
 }
 
-// fence is the highest epoch and horizon that a cluster's messages carried. The
-// zero fence is that of a cluster that never spoke.
-type fence struct {
-	epoch   uint64
-	horizon int64 // nanoseconds since the Unix epoch
+// broken is closed when a commit to the file has failed, and failure then says how.
+func (l *ledger) broken() <-chan struct{} { return l.group.broken }
+func (l *ledger) failure() error          { return l.group.failed }
+
+func (f Fence) marshal() []byte {
+	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, f.Epoch), uint64(f.Horizon))
 }
 
-// expired reports whether a txid lies before the horizon: what was known of it
-// may be forgotten, so it may never begin anew.
-func (f fence) expired(id txid) bool { return id.time() < f.horizon }
-
-func (f fence) marshal() []byte {
-	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, f.epoch), uint64(f.horizon))
-}
-
-func readFence(cluster *bbolt.Bucket) (fence, error) {
+func readFence(cluster *bbolt.Bucket) (Fence, error) {
 	switch raw := cluster.Get(fenceName); len(raw) {
 	case 0:
-		return fence{}, nil
+		return Fence{}, nil
 	case 16:
-		return fence{epoch: binary.BigEndian.Uint64(raw), horizon: int64(binary.BigEndian.Uint64(raw[8:]))}, nil
+		return Fence{Epoch: binary.BigEndian.Uint64(raw), Horizon: int64(binary.BigEndian.Uint64(raw[8:]))}, nil
 	default:
-		return fence{}, fmt.Errorf("the fence in the file has %d bytes, want 16", len(raw))
+		return Fence{}, fmt.Errorf("the fence in the file has %d bytes, want 16", len(raw))
 	}
 }

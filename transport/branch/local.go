@@ -55,7 +55,7 @@ func (tx *Tx) Hold(name string) error {
 // local runs a Local service inside the ledger's transactions. A crash therefore
 // finds either all of a call's effect and its record, or nothing of both.
 type local struct {
-	ledger  *ledger
+	*ledger
 	service Local
 }
 
@@ -102,7 +102,7 @@ func (l *local) end(ctx context.Context, m message, how ending, run func(*Tx, Br
 	var answer error
 	err := l.ledger.change(ctx, m, func(e *entry) (err error) {
 		var known bool
-		if answer, known, err = how.answer(e, m); known || err != nil {
+		if answer, known, err = e.answer(how, m); known || err != nil {
 			return err
 		}
 		e.changed = true
@@ -126,6 +126,6 @@ func (l *local) end(ctx context.Context, m message, how ending, run func(*Tx, Br
 
 func nothing(*entry) error { return nil }
 
-func writing(r record) func(*entry) error {
+func writing(r Record) func(*entry) error {
 	return func(e *entry) error { return e.put(r) }
 }

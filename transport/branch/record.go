@@ -6,12 +6,13 @@ import (
 	"fmt"
 )
 
-// state is where a branch stands in this service's books.
-type state uint8
+// State is where a branch stands in this service's books. The zero State is that of
+// a branch that they do not know. It is kept by its name.
+type State uint8
 
 // The first two wait for the decision, the others are ends.
 const (
-	stateUnknown   state = iota // there is no record
+	stateUnknown   State = iota // there is no record
 	stateIntent                 // Foreign.Prepare may have run; no vote was given
 	statePrepared               // voted yes
 	stateReadOnly               // voted read-only
@@ -22,57 +23,88 @@ const (
 
 var stateNames = [...]string{"unknown", "intent", "prepared", "read-only", "committed", "aborted", "hazard"}
 
-func (s state) String() string {
+func (s State) String() string {
 	if int(s) < len(stateNames) {
 		return stateNames[s]
 	}
 	return fmt.Sprintf("invalid(%d)", s)
 }
 
-// open reports whether the branch waits for its decision.
-func (s state) open() bool { return s == stateIntent || s == statePrepared }
+// Open reports whether the branch waits for its decision. The others are ends.
+func (s State) Open() bool { return s == stateIntent || s == statePrepared }
 
-// MarshalText and UnmarshalText keep the file readable by name, so that a state
-// may be added without renumbering what is on disk.
-func (s state) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+// MarshalText keeps books readable by name, so that a state may be added without
+// renumbering what is on disk.
+func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-func (s *state) UnmarshalText(text []byte) error {
+// UnmarshalText reads what MarshalText wrote. It fails on anything else, such as
+// the state of a newer version.
+func (s *State) UnmarshalText(text []byte) error {
 	for i, name := range stateNames {
-		if name == string(text) && state(i) != stateUnknown {
-			*s = state(i)
+		if name == string(text) && State(i) != stateUnknown {
+			*s = State(i)
 			return nil
 		}
 	}
 	return fmt.Errorf("unknown branch state %q: written by a newer version", text)
 }
 
-// record is what the books say of one branch.
-type record struct {
-	State   state    `json:"state"`
+// Record is what the books say of one branch. The zero Record is that of a branch
+// that they do not know.
+type Record struct {
+	State   State    `json:"state"`
 	Digest  []byte   `json:"digest,omitempty"`  // of what was prepared
 	Payload []byte   `json:"payload,omitempty"` // while the branch is open
 	Holds   []string `json:"holds,omitempty"`   // while the branch is open
 	Reason  string   `json:"reason,omitempty"`  // of an abort or a hazard
 }
 
-func (r record) marshal() ([]byte, error) { return json.Marshal(r) }
+func (r Record) marshal() ([]byte, error) { return json.Marshal(r) }
 
-func unmarshalRecord(raw []byte) (record, error) {
-	var r record
+// Fence is the highest epoch and horizon that a cluster's messages carried. The
+// zero Fence is that of a cluster that never spoke.
+type Fence struct {
+	Epoch   uint64
+	Horizon int64 // nanoseconds since the Unix epoch
+}
+
+// admit is the fence once a message has passed it, or the message's refusal: its
+// epoch is over (rule R8).
+func (f Fence) admit(m message) (Fence, error) {
+	if m.epoch < f.Epoch {
+		return f, fmt.Errorf("%w: epoch %d, heard of %d", errStaleEpoch, m.epoch, f.Epoch)
+	}
+	return Fence{Epoch: m.epoch, Horizon: max(f.Horizon, m.horizon)}, nil
+}
+
+// expired reports whether a txid lies before the horizon: what was known of it
+// may be forgotten, so it may never begin anew.
+func (f Fence) expired(id txid) bool { return id.time() < f.Horizon }
+
+func unmarshalRecord(raw []byte) (Record, error) {
+	var r Record
 	if err := json.Unmarshal(raw, &r); err != nil {
-		return record{}, fmt.Errorf("a record in the file cannot be read: %w", err)
+		return Record{}, fmt.Errorf("a record in the file cannot be read: %w", err)
 	}
 	return r, nil
 }
 
+// ErrClusters refuses a cluster that is one too many for a service: each one's books
+// are kept for ever.
+var ErrClusters = errors.New("too many clusters have used this service")
+
+// Errors with which the books refuse a message.
 var (
+	errStaleEpoch = errors.New("the caller's epoch is over")
+	errFull       = errors.New("too many branches wait for their decision")
+
 	errHazard = errors.New("what became of the branch is not known")
 	errStuck  = errors.New("the branch lies before the horizon and an earlier prepare of it has not ended: it waits for an abort")
 )
 
 // prepare answers a prepare from the books. False means that they have no answer
 // and the service must be asked.
-func (r record) prepare(f fence, m message) (Vote, bool, error) {
+func (r Record) prepare(f Fence, m message) (Vote, bool, error) {
 	switch {
 	case r.State == stateUnknown && f.expired(m.id):
 		return No("the transaction id is older than the retention horizon"), true, nil // R11
@@ -99,31 +131,31 @@ func (r record) prepare(f fence, m message) (Vote, bool, error) {
 
 // record is what the vote makes of a new branch. failed is the error that came
 // with the vote; any error means that there is no vote.
-func (v Vote) record(m message, failed error) (record, error) {
+func (v Vote) record(m message, failed error) (Record, error) {
 	if failed != nil {
-		return record{}, &serviceError{"Prepare", failed}
+		return Record{}, &serviceError{"Prepare", failed}
 	}
 	switch v.kind {
 	case voteYes:
-		return record{State: statePrepared, Digest: m.digest, Payload: m.branch.Payload}, nil
+		return Record{State: statePrepared, Digest: m.digest, Payload: m.branch.Payload}, nil
 	case voteReadOnly:
-		return record{State: stateReadOnly, Digest: m.digest}, nil
+		return Record{State: stateReadOnly, Digest: m.digest}, nil
 	case voteNo:
-		return record{State: stateAborted, Reason: v.reason}, nil
+		return Record{State: stateAborted, Reason: v.reason}, nil
 	default:
-		return record{}, &serviceError{"Prepare", errors.New("it gave neither a vote nor an error")}
+		return Record{}, &serviceError{"Prepare", errors.New("it gave neither a vote nor an error")}
 	}
 }
 
 // ending is one of the two ways in which a branch that waits can end.
 type ending struct {
 	name      string // of the service's function
-	state     state  // of a branch for which that function has returned nil
-	against   state  // of one that the service says went the other way
+	state     State  // of a branch for which that function has returned nil
+	against   State  // of one that the service says went the other way
 	tombstone string // why a branch that was not known is refused from now on
 	// books answer what is known: nil where it was done before, a *Heuristic where
 	// it cannot be. Where nothing is known the service must do it.
-	books func(r record, expired bool) (known bool, answer error)
+	books func(r Record, expired bool) (known bool, answer error)
 }
 
 func commitEnding() ending {
@@ -132,7 +164,7 @@ func commitEnding() ending {
 		state:     stateCommitted,
 		against:   stateAborted,
 		tombstone: "a commit came while the branch was not prepared",
-		books:     record.commit,
+		books:     Record.commit,
 	}
 }
 
@@ -141,12 +173,12 @@ func abortEnding() ending {
 		name:    "Abort",
 		state:   stateAborted,
 		against: stateCommitted,
-		books:   record.abort,
+		books:   Record.abort,
 	}
 }
 
 // commit is what the books answer to a commit (rule R9).
-func (r record) commit(expired bool) (known bool, answer error) {
+func (r Record) commit(expired bool) (known bool, answer error) {
 	switch {
 	case r.State == statePrepared:
 		return false, nil
@@ -166,7 +198,7 @@ func (r record) commit(expired bool) (known bool, answer error) {
 }
 
 // abort is what the books answer to an abort.
-func (r record) abort(bool) (known bool, answer error) {
+func (r Record) abort(bool) (known bool, answer error) {
 	switch r.State {
 	case statePrepared, stateIntent:
 		return false, nil
@@ -179,41 +211,39 @@ func (r record) abort(bool) (known bool, answer error) {
 	}
 }
 
-func (r record) because(otherwise string) string {
+func (r Record) because(otherwise string) string {
 	if r.Reason != "" {
 		return r.Reason
 	}
 	return otherwise
 }
 
-// answer is what the books say, if they know. A branch that was not known, or was
-// read-only and is now aborted, is closed with that answer: a prepare which is
-// still on its way is refused (rule R8), so that the answer stays true. An unknown
-// one from before the horizon is refused anyway.
-func (how ending) answer(e *entry, m message) (answer error, known bool, err error) {
-	expired := e.fence.expired(m.id)
-	known, answer = how.books(e.record, expired)
-	switch was := e.record.State; {
-	case was == stateUnknown && !expired, was == stateReadOnly && how.state == stateAborted:
-		err = e.put(record{State: stateAborted, Reason: how.tombstone})
+// answer is what the books say, if they know, and the record that closes the
+// branch where that answer must stay true: one that was not known, or was read-only
+// and is now aborted, is refused if its prepare is still on its way (rule R8). An
+// unknown one from before the horizon is refused anyway.
+func (how ending) answer(r Record, expired bool) (answer error, known bool, closing *Record) {
+	known, answer = how.books(r, expired)
+	if r.State == stateUnknown && !expired || r.State == stateReadOnly && how.state == stateAborted {
+		closing = &Record{State: stateAborted, Reason: how.tombstone}
 	}
-	return answer, known, err
+	return answer, known, closing
 }
 
 // record is what the service's answer makes of a branch that waited, or the error
 // where it makes nothing of it.
-func (how ending) record(was record, answer error) (record, error) {
+func (how ending) record(was Record, answer error) (Record, error) {
 	var h *Heuristic
 	switch {
 	case answer == nil:
-		return record{State: how.state, Digest: was.Digest}, nil
+		return Record{State: how.state, Digest: was.Digest}, nil
 	case !errors.As(answer, &h):
-		return record{}, &serviceError{how.name, answer}
+		return Record{}, &serviceError{how.name, answer}
 	case h.fate != how.against && h.fate != stateHazard:
 		// Not wrapped: nobody may find a heuristic in what is none.
-		return record{}, &serviceError{how.name, fmt.Errorf("no answer to it: %v", answer)}
+		return Record{}, &serviceError{how.name, fmt.Errorf("no answer to it: %v", answer)}
 	default:
-		return record{State: h.fate, Digest: was.Digest, Reason: h.detail}, nil
+		return Record{State: h.fate, Digest: was.Digest, Reason: h.detail}, nil
 	}
 }
 

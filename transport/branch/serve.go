@@ -53,9 +53,9 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, opts ...grpc.ServerO
 	case err := <-served:
 		server.Stop()
 		return fmt.Errorf("serve on %s: %w", l.Addr(), err)
-	case <-s.ledger.group.broken:
+	case <-s.engine.broken():
 		server.Stop()
-		return errors.Join(s.ledger.group.failed, <-served)
+		return errors.Join(s.engine.failure(), <-served)
 	case <-ctx.Done():
 	}
 	alive.Shutdown()

@@ -19,7 +19,6 @@ import (
 type Server struct {
 	participantv1.UnimplementedParticipantServer
 	cfg    Config
-	ledger *ledger
 	engine engine
 }
 
@@ -29,6 +28,14 @@ type engine interface {
 	prepare(context.Context, message) (Vote, error)
 	commit(context.Context, message) error
 	abort(context.Context, message) error
+	// open lists the branches that wait for their decision, oldest first.
+	open(ctx context.Context, cluster string) ([]Branch, error)
+	// look reads what the books say of a branch.
+	look(context.Context, message) (Record, error)
+	// broken is closed when the books can no longer be kept until the process is
+	// started anew, and failure then says why.
+	broken() <-chan struct{}
+	failure() error
 }
 
 // NewLocal makes the server of a service that keeps its data in db. The caller
@@ -55,7 +62,7 @@ func newServer(db *bbolt.DB, c Config, over func(*ledger) engine) (*Server, erro
 	if err != nil {
 		return nil, err
 	}
-	return &Server{cfg: c, ledger: l, engine: over(l)}, nil
+	return &Server{cfg: c, engine: over(l)}, nil
 }
 
 // Prepare implements participantv1.ParticipantServer.
@@ -156,15 +163,15 @@ func (s *Server) Recover(r *participantv1.RecoverRequest, out grpc.ServerStreami
 	if err := checkCluster(r.GetCluster()); err != nil {
 		return invalid(err)
 	}
-	open, err := s.ledger.open(r.GetCluster())
+	open, err := s.engine.open(out.Context(), r.GetCluster())
 	if err != nil {
 		return statusError(err)
 	}
 	for len(open) > 0 {
 		n := min(recoverPage, len(open))
 		page := make([]*participantv1.Branch, n)
-		for i, key := range open[:n] {
-			page[i] = &participantv1.Branch{Cluster: r.GetCluster(), Txid: key.txid().String(), Number: key.number()}
+		for i, b := range open[:n] {
+			page[i] = &participantv1.Branch{Cluster: b.Cluster, Txid: b.TxID, Number: uint32(b.Number)} //nolint:gosec // from 1 to 256
 		}
 		if err := out.Send(&participantv1.RecoverResponse{Branches: page}); err != nil {
 			return err
@@ -176,12 +183,12 @@ func (s *Server) Recover(r *participantv1.RecoverRequest, out grpc.ServerStreami
 
 // Status implements participantv1.ParticipantServer, from the books alone. What
 // was forgotten, left nothing or cannot be known is answered as no record.
-func (s *Server) Status(_ context.Context, r *participantv1.StatusRequest) (*participantv1.StatusResponse, error) {
+func (s *Server) Status(ctx context.Context, r *participantv1.StatusRequest) (*participantv1.StatusResponse, error) {
 	m, err := parseMessage(r.GetBranch())
 	if err != nil {
 		return nil, invalid(err)
 	}
-	known, err := s.ledger.look(m)
+	known, err := s.engine.look(ctx, m)
 	if err != nil {
 		return nil, statusError(err)
 	}

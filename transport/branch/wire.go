@@ -56,7 +56,7 @@ func (m message) key() (k branchKey) {
 }
 
 // remembered is the branch with what was remembered of it since its prepare.
-func (m message) remembered(r record) Branch {
+func (m message) remembered(r Record) Branch {
 	b := m.branch
 	b.Payload = r.Payload
 	return b
@@ -105,7 +105,7 @@ func statusError(err error) error {
 	switch {
 	case errors.Is(err, errStaleEpoch):
 		return staleEpoch(err)
-	case errors.Is(err, errFull), errors.Is(err, errClusters):
+	case errors.Is(err, errFull), errors.Is(err, ErrClusters):
 		code = codes.ResourceExhausted
 	case errors.Is(err, errStuck), errors.Is(err, errHazard):
 		code = codes.FailedPrecondition

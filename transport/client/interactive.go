@@ -50,9 +50,20 @@ func (c *Client) Resume(txid string) *Tx { return &Tx{ID: txid, client: c} }
 // Enlistment names an enlisted branch. (Cluster, txid, Branch) is the name under
 // which an application prepares an external one.
 type Enlistment struct {
+	TxID    string
 	Branch  int // from 1
 	Cluster string
 	Epoch   uint64
+}
+
+// BranchName lets packages decreepg and decreesql run the branch.
+func (e Enlistment) BranchName() (cluster, txid string, number int) {
+	return e.Cluster, e.TxID, e.Branch
+}
+
+// Voted is the branch's vote, of what such a package answered.
+func (e Enlistment) Voted(v interface{ Wire() decreev1.Vote }) BranchVote {
+	return BranchVote{Branch: e.Branch, Vote: Vote(v.Wire())}
 }
 
 // Enlist adds a branch. When it returns nil the branch is replicated: an external
@@ -71,7 +82,7 @@ func (t *Tx) Enlist(ctx context.Context, b Branch) (Enlistment, error) {
 	if err != nil {
 		return Enlistment{}, err
 	}
-	return Enlistment{Branch: int(answer.GetBranch()), Cluster: answer.GetCluster(), Epoch: answer.GetEpoch()}, nil
+	return Enlistment{TxID: t.ID, Branch: int(answer.GetBranch()), Cluster: answer.GetCluster(), Epoch: answer.GetEpoch()}, nil
 }
 
 // Vote is how an external branch voted.
