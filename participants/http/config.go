@@ -171,6 +171,12 @@ func loopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
+// exposesToken reports whether a token crosses a network in the clear.
+func (c Config) exposesToken() bool {
+	u, err := c.parseURL()
+	return err == nil && c.Token != "" && u.Scheme == "http" && !loopback(u.Hostname())
+}
+
 // connections is what MaxConnections says, or its default.
 func (c Config) connections() int {
 	if c.MaxConnections == 0 {

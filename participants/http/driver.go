@@ -29,6 +29,9 @@ func (Driver) Open(_ context.Context, r participants.Registration, log hclog.Log
 	if err != nil {
 		return nil, err
 	}
+	if cfg.exposesToken() {
+		log.Warn("the participant's token crosses the network in the clear: its url is plain http to another host")
+	}
 	learning, stop := context.WithCancel(context.Background())
 	c := &client{
 		url:          strings.TrimRight(cfg.URL, "/"),

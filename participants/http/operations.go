@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -17,11 +16,7 @@ import (
 )
 
 func (s *server) prepare(ctx context.Context, body []byte) (response, error) {
-	var request prepareRequest
-	if err := read(body, &request, append([]string{"digest"}, branchFields...)); err != nil {
-		return response{}, err
-	}
-	b, err := request.branch()
+	b, err := readPrepare(body)
 	if err != nil {
 		return response{}, invalid(err)
 	}
@@ -44,7 +39,7 @@ func (s *server) prepare(ctx context.Context, body []byte) (response, error) {
 func (s *server) commit(ctx context.Context, body []byte) (response, error) {
 	b, err := readBranch(body)
 	if err != nil {
-		return response{}, err
+		return response{}, invalid(err)
 	}
 	return receiptToWire(statusCommitted, s.participant.Commit(ctx, b))
 }
@@ -52,7 +47,7 @@ func (s *server) commit(ctx context.Context, body []byte) (response, error) {
 func (s *server) abort(ctx context.Context, body []byte) (response, error) {
 	b, err := readBranch(body)
 	if err != nil {
-		return response{}, err
+		return response{}, invalid(err)
 	}
 	return receiptToWire(statusAborted, s.participant.Abort(ctx, b))
 }
@@ -78,7 +73,7 @@ func receiptToWire(done string, err error) (response, error) {
 func (s *server) status(ctx context.Context, body []byte) (response, error) {
 	b, err := readBranch(body)
 	if err != nil {
-		return response{}, err
+		return response{}, invalid(err)
 	}
 	reporter, can := s.participant.(participants.StatusReporter)
 	if !can {
@@ -107,15 +102,9 @@ func (s *server) status(ctx context.Context, body []byte) (response, error) {
 // R4). A page's cursor is the name of its last branch and pages are sorted, so a
 // branch that stays prepared is on one of them whatever else comes and goes.
 func (s *server) recover(ctx context.Context, body []byte) (response, error) {
-	var request recoverRequest
-	if err := read(body, &request, []string{"cluster"}); err != nil {
-		return response{}, err
-	}
-	if err := checkCluster(request.Cluster); err != nil {
+	request, err := readRecover(body)
+	if err != nil {
 		return response{}, invalid(err)
-	}
-	if request.Limit < 0 {
-		return response{}, invalid(fmt.Errorf("limit: %d, want 1 or more", request.Limit))
 	}
 	after, err := readCursor(request.Cursor)
 	if err != nil {
@@ -141,10 +130,7 @@ func pageOf(branches []participants.Branch, after participants.Branch, limit int
 	}
 	branches = branches[start:]
 	page := recoverAnswer{Branches: []preparedBranch{}} // an empty list, never null
-	if limit == 0 || limit > pageLimit {
-		limit = pageLimit
-	}
-	if len(branches) > limit {
+	if limit = min(limit, pageLimit); len(branches) > limit {
 		branches = branches[:limit]
 		last := branches[limit-1]
 		page.NextCursor = last.TxID.String() + "/" + strconv.Itoa(last.Number)
@@ -172,42 +158,4 @@ func readCursor(cursor string) (participants.Branch, error) {
 
 func byName(a, b participants.Branch) int {
 	return cmp.Or(bytes.Compare(a.TxID[:], b.TxID[:]), cmp.Compare(a.Number, b.Number))
-}
-
-// readBranch reads the body of commit, abort and status.
-func readBranch(body []byte) (participants.Branch, error) {
-	var request branchRequest
-	if err := read(body, &request, branchFields); err != nil {
-		return participants.Branch{}, err
-	}
-	b, err := request.branch()
-	if err != nil {
-		return participants.Branch{}, invalid(err)
-	}
-	return b, nil
-}
-
-// branchFields are those that no request about a branch can go without. A missing
-// epoch, above all, is not epoch 0.
-var branchFields = []string{"cluster", "txid", "branch", "epoch", "horizon_ms"}
-
-// read decodes a request that has at least the required fields.
-func read(body []byte, request any, required []string) error {
-	o, err := readObject(body)
-	if err != nil {
-		return invalid(fmt.Errorf("body: %w", err))
-	}
-	var problems []error
-	for _, name := range required {
-		if _, ok := o[name]; !ok {
-			problems = append(problems, fmt.Errorf("%s: missing", name))
-		}
-	}
-	if len(problems) > 0 {
-		return invalid(errors.Join(problems...))
-	}
-	if err := json.Unmarshal(body, request); err != nil {
-		return invalid(fmt.Errorf("body: %w", err))
-	}
-	return nil
 }

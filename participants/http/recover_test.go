@@ -159,7 +159,7 @@ func TestPagesOfTheHandler(t *testing.T) {
 	if p := ask(fmt.Sprintf(`{"cluster": "c1", "limit": 1, "cursor": %q}`, first.NextCursor)); p.Branches[0].TxID != next {
 		t.Errorf("the second page begins with %v, want %s", p.Branches, next)
 	}
-	if code, _ := post(t, url+"/recover", `{"cluster": "c1", "cursor": "zzz"}`); code != 400 {
+	if code, _ := post(t, url+"/recover", `{"cluster": "c1", "limit": 1, "cursor": "zzz"}`); code != 400 {
 		t.Errorf("a cursor that was never given: %d, want 400", code)
 	}
 }
