@@ -8,7 +8,7 @@ BIN     := bin/decree
 TIMEOUT ?= 20m
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-short test-fast databases lint generate check-generated demo clean ci
+.PHONY: help build test test-short test-fast databases lint generate check-generated demo bank clean ci
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ check-generated: ## fail if the checked-in generated code is not what generate m
 
 demo: build ## watch three nodes move money while their leader is killed
 	scripts/demo.sh
+
+bank: build ## move money between real databases for a minute, and audit every coin
+	scripts/bank.sh
 
 ci: ## what CI runs
 	.ci/run

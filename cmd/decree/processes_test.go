@@ -164,8 +164,8 @@ func (s *server) hit(step string) bool {
 // release lets a node that was held go on.
 func (s *server) release(step string) { os.Remove(filepath.Join(s.failpoints, step+".hit")) }
 
-// bank is one kv participant.
-type bank struct {
+// kvBank is one kv participant.
+type kvBank struct {
 	*process
 	address string
 }
@@ -175,13 +175,13 @@ type bench struct {
 	t       testing.TB
 	dir     string
 	servers []*server
-	banks   map[string]*bank
+	banks   map[string]*kvBank
 	client  *client.Client
 }
 
 func startBench(t testing.TB) *bench {
 	t.Helper()
-	b := &bench{t: t, dir: t.TempDir(), banks: map[string]*bank{}}
+	b := &bench{t: t, dir: t.TempDir(), banks: map[string]*kvBank{}}
 	path := build(t, "failpoints")
 	ports := freePorts(t, 8)
 	var peers, endpoints []string
@@ -205,7 +205,7 @@ func startBench(t testing.TB) *bench {
 		s.start()
 	}
 	for i, name := range []string{"bank-a", "bank-b"} {
-		b.banks[name] = &bank{address: ports[6+i], process: &process{
+		b.banks[name] = &kvBank{address: ports[6+i], process: &process{
 			t: t, name: name, path: path, log: filepath.Join(b.dir, name+".log"),
 			args: []string{"participant", "kv", "--listen", ports[6+i], "--path", b.bankFile(name)},
 		}}

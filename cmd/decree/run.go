@@ -67,6 +67,7 @@ func (p *program) command() *cobra.Command {
 		p.txCommand(),
 		p.participantCommand(),
 		p.clusterCommand(),
+		p.bankCommand(),
 		p.demoCommand(),
 		p.versionCommand(),
 	)

@@ -165,6 +165,19 @@ func auditUnknown(f *Findings, b Books, log NodeView) {
 	}
 }
 
+// AuditPrepared holds that a resource at rest holds nothing prepared, by what its
+// Office.Prepared answered.
+func AuditPrepared(participant string, held []Branch, err error) Findings {
+	var f Findings
+	if err != nil {
+		f.add("%s: what it holds prepared: %v", participant, err)
+	}
+	for _, b := range held {
+		f.add("%s still holds %s prepared", participant, b)
+	}
+	return f
+}
+
 // AuditMoney holds every account against what the committed orders make it, and
 // the whole against what there was at first. Of an order that its client knows no
 // outcome of, the log tells.

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/decree-tx/decree/cmd/internal/bank"
+	"github.com/decree-tx/decree/cmd/internal/bankday"
+	"github.com/decree-tx/decree/cmd/internal/daemon"
+	"github.com/decree-tx/decree/cmd/internal/fleet"
+)
+
+func (p *program) bankCommand() *cobra.Command {
+	cfg := bankday.Config{Port: fleet.UsualPort}
+	cmd := &cobra.Command{
+		Use:   "bank",
+		Short: "move money between real databases here, and audit every coin",
+		Long: `Starts two PostgreSQL servers, a MariaDB server, a key-value store, a wallet service
+and three nodes, all throwaway and on this machine, and has workers move money between
+accounts in all of them. At the end it audits: it reads the databases themselves, behind
+decree's back, and holds every account, every marker row and every prepared transaction
+against the log of each node and against what clients were told.
+
+Ctrl-C ends the traffic early and audits; a second one leaves at once. Nothing is left
+running in any case. The exit code is 1 when the audit finds anything.
+
+It needs the programs of both servers; scripts/test-databases.sh installs them.`,
+		Example: "  decree bank\n  decree bank --for 10m --workers 32 --kill-leader-every 15s\n  decree bank --for 10s -o json",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if !cmd.Flags().Changed("seed") {
+				cfg.Seed = rand.Uint64() //nolint:gosec // traffic, not secrets
+			}
+			return p.bank(cmd.Context(), cfg)
+		},
+	}
+	flags := cmd.Flags()
+	flags.DurationVar(&cfg.For, "for", time.Minute, "move money for this `time`")
+	flags.IntVar(&cfg.Workers, "workers", 16, "this `many` clients at once")
+	flags.IntVar(&cfg.Accounts, "accounts", 100, "this `many` accounts in each of the five banks")
+	flags.Uint64Var(&cfg.Seed, "seed", 0, "makes the transfers repeat themselves (default: a random one, which is told)")
+	flags.DurationVar(&cfg.KillLeaderEvery, "kill-leader-every", 0, "kill -9 the leading node in this `interval`, and restart it; 0 never does")
+	flags.StringVar(&cfg.Dir, "dir", "", "keep the nodes' data and logs in this `directory` (default: a temporary one, kept only when something is wrong)")
+	cmd.AddCommand(p.serveWalletCommand())
+	return cmd
+}
+
+func (p *program) bank(ctx context.Context, cfg bankday.Config) (err error) {
+	if err := cfg.Validate(); err != nil {
+		return &usageError{err}
+	}
+	if cfg.Binary, err = os.Executable(); err != nil {
+		return err
+	}
+	cfg.Out = p.out.w
+	if p.out.format == formatJSON {
+		cfg.Out = p.stderr
+	}
+	fmt.Fprintf(cfg.Out, "seed %d\n", cfg.Seed)
+	result, err := bankday.Run(ctx, cfg)
+	if err == nil || errors.Is(err, bankday.ErrWrong) {
+		if p.out.format == formatJSON {
+			p.out.object(result)
+		}
+	}
+	if errors.Is(err, bankday.ErrWrong) {
+		return &toldError{err}
+	}
+	return err
+}
+
+// serveWalletCommand is the bank's gRPC service, in a process of its own.
+func (p *program) serveWalletCommand() *cobra.Command {
+	var listen, path string
+	cmd := &cobra.Command{
+		Use:    "wallet",
+		Short:  "serve the bank's wallet as a participant",
+		Hidden: true, // the bank starts it
+		Args:   cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			l, err := net.Listen("tcp", listen)
+			switch {
+			case errors.Is(err, syscall.EADDRINUSE):
+				return fmt.Errorf("--listen: %w: another process listens on %s", daemon.ErrPortInUse, listen)
+			case err != nil:
+				return &usageError{fmt.Errorf("--listen: %w", err)}
+			}
+			return bank.ServeWallet(cmd.Context(), l, path)
+		},
+	}
+	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:7401", "serve gRPC at `host:port`")
+	cmd.Flags().StringVar(&path, "path", "", "keep the data in this `file`; its directory must exist")
+	_ = cmd.MarkFlagRequired("path")
+	return cmd
+}

@@ -1,0 +1,131 @@
+package bankday
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/decree-tx/decree/cmd/internal/bank"
+	"github.com/decree-tx/decree/cmd/internal/fleet"
+)
+
+const (
+	// progressEvery is how often a person is told how it goes.
+	progressEvery = time.Second
+	// glance bounds a question to the cluster that is asked for the person's sake.
+	glance = 500 * time.Millisecond
+	// maxComplaints bounds the wrong answers that are told as they come; the audit
+	// counts them all.
+	maxComplaints = 10
+	// inFlight is how long an answer that a leader gave before it died may take to
+	// arrive; the first one after that is another leader's.
+	inFlight = 50 * time.Millisecond
+)
+
+// business moves money until the day is over or ctx ends, while others watch it,
+// look into the books and kill leaders.
+func (d *day) business(ctx context.Context) error {
+	open, closing := context.WithTimeout(ctx, d.cfg.For)
+	defer closing()
+	// The orders under way at the end are answered: ctx only stops new ones.
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	var watch watch
+	failures := make(chan error, 3)
+	var beside sync.WaitGroup
+	beside.Go(func() { d.progress(running, &watch) })
+	beside.Go(func() { failures <- d.lookIntoBooks(running) })
+	beside.Go(func() {
+		err := d.killLeaders(running)
+		if err != nil {
+			stop() // nothing that follows would mean anything
+		}
+		failures <- err
+	})
+
+	d.out.say("%d workers move money for %s; some ask for more than there is", d.cfg.Workers, d.cfg.For)
+	d.began = time.Now()
+	_, err := d.teller.Run(running, bank.Traffic{Seed: d.cfg.Seed, Enough: open.Done(), Workers: d.cfg.Workers}, func(e bank.Entry) {
+		watch.add(e)
+		if complaint := e.Check(); complaint != "" && watch.wrong() <= maxComplaints {
+			d.out.say("WRONG: %s", complaint)
+		}
+	})
+	d.ended = time.Now()
+	stop()
+	beside.Wait()
+	close(failures)
+	for failure := range failures {
+		err = errors.Join(failure, err)
+	}
+	if ctx.Err() != nil {
+		d.out.say("stopped early")
+	}
+	return err
+}
+
+// killLeaders kills the leader again and again, and brings it back once another
+// has answered clients.
+func (d *day) killLeaders(ctx context.Context) error {
+	if d.cfg.KillLeaderEvery == 0 {
+		return nil
+	}
+	tick := time.NewTicker(d.cfg.KillLeaderEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if err := d.killLeader(ctx); err != nil {
+			if ctx.Err() != nil {
+				return nil // the day is over; what it left undone is started below
+			}
+			return fmt.Errorf("kill a leader: %w", err)
+		}
+	}
+}
+
+func (d *day) killLeader(ctx context.Context) error {
+	bounded, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	var leader *fleet.Node
+	err := poll(bounded, "a leader", func() (found bool, err error) {
+		leader, found = d.leader(bounded)
+		return found, nil
+	})
+	if err != nil {
+		return err
+	}
+	if err := leader.Kill(); err != nil {
+		return err
+	}
+	death := time.Now()
+	var first time.Time
+	err = poll(bounded, "an answer after the kill", func() (found bool, err error) {
+		first, found = d.teller.Ledger.FirstAnswer(death.Add(inFlight))
+		return found, nil
+	})
+	if restarted := leader.Start(); restarted != nil || err != nil {
+		return errors.Join(restarted, err)
+	}
+	d.failovers = append(d.failovers, first.Sub(death))
+	d.out.say("killed the leader, %s; the next client was answered %s later; %[1]s is back", leader.Name(), first.Sub(death).Round(time.Millisecond))
+	return nil
+}
+
+// leader finds the node that says that it leads.
+func (d *day) leader(ctx context.Context) (*fleet.Node, bool) {
+	for _, n := range d.cluster {
+		bounded, cancel := context.WithTimeout(ctx, glance)
+		status, err := d.client.NodeStatus(bounded, n.Endpoint)
+		cancel()
+		if err == nil && status.GetLeader() == n.Name() && n.Alive() {
+			return n, true
+		}
+	}
+	return nil, false
+}
