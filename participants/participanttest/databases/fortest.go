@@ -43,6 +43,16 @@ func ForTest(t TB, e Engine, o Options) *Server {
 	return s
 }
 
+// Require is for a test of something that starts servers by itself: without their
+// programs it fails the test, or skips it under -short.
+func Require(t TB, engines ...Engine) {
+	t.Helper()
+	for _, e := range engines {
+		_, err := find(e)
+		refuse(t, short(), err)
+	}
+}
+
 // short reports whether the test runs under go test -short.
 func short() bool {
 	f := flag.Lookup("test.short")
