@@ -1,0 +1,264 @@
+package bankday
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	_ "github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/decree-tx/decree/participants/participanttest/databases"
+)
+
+// What is proven here: a day at the bank over real database servers, nodes and
+// services ends with every coin accounted for, also where leaders are killed
+// meanwhile (rules R1, R2, R5, R7, R9, R10 and R13, as one can see them who reads
+// the databases); an audit that should fail does; and nothing is left behind
+// however the day ends.
+
+// binary is the released one: without cgo, race detector and failpoints.
+var binary string
+
+func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
+
+func buildAndRun(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "decree-test-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	binary = filepath.Join(dir, "decree")
+	build := exec.Command("go", "build", "-trimpath", "-o", binary, "github.com/decree-tx/decree/cmd/decree")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "%v: %s\n", err, out)
+		return 1
+	}
+	return databases.Run(m)
+}
+
+// transcript is what a person sees; told is called with each line.
+type transcript struct {
+	mu   sync.Mutex
+	b    bytes.Buffer
+	told func(line string)
+}
+
+func (s *transcript) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	s.b.Write(p)
+	s.mu.Unlock()
+	if s.told != nil {
+		s.told(string(p))
+	}
+	return len(p), nil
+}
+
+func (s *transcript) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+// short is a day of a few seconds on ports of its own.
+func short(t *testing.T, out *transcript) Config {
+	t.Helper()
+	databases.Require(t, databases.Postgres, databases.MariaDB)
+	return Config{Binary: binary, Dir: t.TempDir(), For: 3 * time.Second, Workers: 8, Accounts: 20, Seed: 1, Out: out}
+}
+
+// nothingRuns holds that no process is left that works for the day.
+func nothingRuns(t *testing.T, dir string) {
+	t.Helper()
+	processes, err := exec.Command("ps", "-e", "-o", "args=").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.SplitSeq(string(processes), "\n") {
+		if strings.Contains(line, dir) {
+			t.Errorf("still runs: %s", line)
+		}
+	}
+}
+
+func logs(dir string) string {
+	var all strings.Builder
+	names, _ := filepath.Glob(filepath.Join(dir, "*.log"))
+	for _, name := range names {
+		if content, err := os.ReadFile(name); err == nil {
+			fmt.Fprintf(&all, "\n%s:\n%s", filepath.Base(name), content[max(0, len(content)-4000):])
+		}
+	}
+	return all.String()
+}
+
+func TestDay(t *testing.T) {
+	out := &transcript{}
+	cfg := short(t, out)
+	result, err := Run(t.Context(), cfg)
+	if err != nil {
+		t.Fatalf("%v\n%s%s", err, out, logs(cfg.Dir))
+	}
+	t.Logf("\n%s", out)
+	if !result.Passed || result.Findings != 0 || len(result.Checks) != 6 || result.Committed == 0 || result.Aborted == 0 || result.Unknown != 0 {
+		t.Errorf("result %+v", result)
+	}
+	if result.AbortReasons[askedTooMuch] == 0 {
+		t.Errorf("nobody asked for too much: %v", result.AbortReasons)
+	}
+	for _, want := range []string{
+		"100 accounts are open, with 1000 each: 100000 in all",
+		"ok     nodes      n1, n2, n3 tell the same",
+		"ok     branches ", "ok     prepared   nothing is left",
+		"ok     money      100000, as at the start", "ok     meanwhile  in ", "PASSED",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is not in:\n%s", want, out)
+		}
+	}
+	if strings.Contains(out.String(), "in 0 looks") {
+		t.Error("nobody looked into the books meanwhile")
+	}
+	nothingRuns(t, cfg.Dir)
+}
+
+// TestDayWithFailovers kills the leader under load.
+func TestDayWithFailovers(t *testing.T) {
+	out := &transcript{}
+	cfg := short(t, out)
+	cfg.For, cfg.KillLeaderEvery = 2*minBetweenKills+time.Second, minBetweenKills
+	result, err := Run(t.Context(), cfg)
+	if err != nil {
+		t.Fatalf("%v\n%s%s", err, out, logs(cfg.Dir))
+	}
+	t.Logf("\n%s", out)
+	if !result.Passed || len(result.FailoversMS) == 0 || result.Unknown != 0 {
+		t.Errorf("result %+v", result)
+	}
+	nothingRuns(t, cfg.Dir)
+}
+
+// TestAuditFails steals a coin from a database when the traffic is over.
+func TestAuditFails(t *testing.T) {
+	out := &transcript{}
+	cfg := short(t, out)
+	cfg.For = time.Second
+	steal := func() error {
+		dsn, err := os.ReadFile(filepath.Join(cfg.Dir, "ledger-b.dsn"))
+		if err != nil {
+			return err
+		}
+		db, err := sql.Open("pgx", strings.TrimSpace(string(dsn)))
+		if err != nil {
+			return err
+		}
+		defer db.Close()
+		_, err = db.ExecContext(t.Context(), `UPDATE account SET balance = balance - 1 WHERE id = (SELECT id FROM account WHERE balance > 0 LIMIT 1)`)
+		return err
+	}
+	out.told = func(line string) {
+		if strings.Contains(line, "waiting until everything is delivered") {
+			if err := steal(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	result, err := Run(t.Context(), cfg)
+	if !errors.Is(err, ErrWrong) || result.Passed || result.Findings != 2 {
+		t.Errorf("error %v, result %+v\n%s", err, result, out)
+	}
+	for _, want := range []string{"WRONG  money      there are 99999 coins, 100000 were put in", "FAILED: 2 findings", "data and logs of the nodes are in " + cfg.Dir} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is not in:\n%s", want, out)
+		}
+	}
+	nothingRuns(t, cfg.Dir)
+}
+
+// TestStopped stops the day at several moments, as ctrl-C does. Once money has
+// moved, it is audited.
+func TestStopped(t *testing.T) {
+	for moment, audited := range map[string]bool{"starting PostgreSQL": false, "they run": false, "workers move money": true} {
+		t.Run(moment, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			out := &transcript{told: func(line string) {
+				if strings.Contains(line, moment) {
+					cancel()
+				}
+			}}
+			cfg := short(t, out)
+			cfg.For = time.Hour
+			result, err := Run(ctx, cfg)
+			if audited && (err != nil || !result.Passed) || !audited && !errors.Is(err, context.Canceled) {
+				t.Errorf("error %v, result %+v\n%s%s", err, result, out, logs(cfg.Dir))
+			}
+			nothingRuns(t, cfg.Dir)
+		})
+	}
+}
+
+// TestKilledOutright kills the whole bank with SIGKILL and finds neither processes
+// nor files of it.
+func TestKilledOutright(t *testing.T) {
+	databases.Require(t, databases.Postgres, databases.MariaDB)
+	// Its path is short enough for sockets, and open to the servers' accounts.
+	home, err := os.MkdirTemp("/tmp", "decree-bank-test-")
+	if err == nil {
+		err = os.Chmod(home, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(home)
+	cmd := exec.Command(binary, "bank", "--for", "1h", "--workers", "2", "--accounts", "5")
+	cmd.Env = append(os.Environ(), "TMPDIR="+home)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	moving := make(chan struct{})
+	var once sync.Once
+	out := &transcript{told: func(text string) {
+		if strings.Contains(text, "workers move money") {
+			once.Do(func() { close(moving) })
+		}
+	}}
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = cmd.Wait() // it is killed
+	}()
+	select {
+	case <-moving:
+	case <-ended:
+		t.Fatalf("it ended:\n%s", out)
+	}
+	if err := syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	<-ended
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	err = poll(ctx, "an empty directory", func() (bool, error) {
+		left, err := os.ReadDir(home)
+		return len(left) == 0, err
+	})
+	if err != nil {
+		left, _ := filepath.Glob(filepath.Join(home, "*", "*"))
+		t.Errorf("%v: %v", err, left)
+	}
+	nothingRuns(t, home)
+}
