@@ -29,6 +29,12 @@ type MySQL struct {
 	// fence's row for as long as the branch is prepared, and the next leader, who
 	// has to raise the fence, would wait for branches that wait for it.
 	InsertOpen string
+	// Standing tells a branch that only reads, and inserts nothing, whether it may:
+	// gid, cluster, epoch, txid time. It answers with two numbers, each 0 or 1: a row
+	// stands under the branch's name; the fence is closed to it.
+	Standing string
+	// Among lists which of n keys have a row; see Look.
+	Among func(n int) string
 	// Tombstone is an abort's row: gid, reason.
 	Tombstone string
 	// Look reads a row, gid: state, digest, owner, reason. What a branch has inserted
@@ -49,7 +55,7 @@ type MySQL struct {
 
 	// Identify names the resource, unless it has a name: a fresh UUID, MySQLVersion.
 	Identify string
-	// Identity reads that name back: identity, version.
+	// Identity reads that name back: identity, version, the connection's database.
 	Identity string
 }
 
@@ -99,18 +105,24 @@ func NewMySQL(schema string) (MySQL, error) {
 		Insert: in(`INSERT INTO @decree_branch (gid, state, digest, owner) VALUES (?, 'prepared', ?, ?)`),
 		InsertOpen: in(`INSERT INTO @decree_branch (gid, state, digest, owner) SELECT ?, 'prepared', ?, ? FROM DUAL` +
 			` WHERE NOT EXISTS (SELECT 1 FROM @decree_fence WHERE cluster = ? AND (epoch > ? OR horizon > ?))`),
+		Standing: in(`SELECT EXISTS (SELECT 1 FROM @decree_branch WHERE gid = ?),` +
+			` EXISTS (SELECT 1 FROM @decree_fence WHERE cluster = ? AND (epoch > ? OR horizon > ?))`),
 		Tombstone:   in(`INSERT INTO @decree_branch (gid, state, reason) VALUES (?, 'aborted', ?)`),
 		Look:        in(`SELECT state, digest, owner, reason FROM @decree_branch WHERE gid = ?`),
 		Fence:       in(`SELECT epoch, horizon FROM @decree_fence WHERE cluster = ?`),
 		RaiseFence:  in(`INSERT INTO @decree_fence (cluster, epoch, horizon) VALUES (?, ?, ?) ON DUPLICATE KEY UPDATE epoch = GREATEST(epoch, VALUES(epoch)), horizon = GREATEST(horizon, VALUES(horizon))`),
 		Forgettable: in(`SELECT gid FROM @decree_branch WHERE gid >= ? AND gid < ? ORDER BY gid LIMIT ?`),
-		Forget: func(n int) string {
-			return in(`DELETE FROM @decree_branch WHERE gid IN (?`) + strings.Repeat(", ?", n-1) + ")"
-		},
-		Identify: in(`INSERT IGNORE INTO @decree_resource (one, identity, version) VALUES (1, ?, ?)`),
-		Identity: in(`SELECT identity, version FROM @decree_resource`),
+		Among:       func(n int) string { return in(`SELECT gid FROM @decree_branch WHERE gid IN `) + keys(n) },
+		Forget:      func(n int) string { return in(`DELETE FROM @decree_branch WHERE gid IN `) + keys(n) },
+		Identify:    in(`INSERT IGNORE INTO @decree_resource (one, identity, version) VALUES (1, ?, ?)`),
+		Identity:    in(`SELECT identity, version, DATABASE() FROM @decree_resource`),
 	}, nil
 }
+
+// Script is Tables as one text, for somebody who may make tables.
+func (m MySQL) Script() string { return strings.Join(m.Tables, ";\n") + ";" }
+
+func keys(n int) string { return "(?" + strings.Repeat(", ?", n-1) + ")" }
 
 // MySQLOwner is the session that prepared a branch. The branch stays attached to
 // it until it ends: nobody else can commit or abort it before.

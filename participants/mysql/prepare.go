@@ -1,0 +1,332 @@
+package mysql
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/decree-tx/decree/participants"
+	"github.com/decree-tx/decree/participants/marker"
+	"github.com/decree-tx/decree/participants/statements"
+)
+
+// Prepare implements participants.Participant.
+func (p *participant) Prepare(ctx context.Context, b participants.Branch) (participants.Vote, error) {
+	m, err := name(b)
+	if err != nil {
+		return participants.No("%v", err), nil
+	}
+	e, err := p.books.enter(ctx, m.GID())
+	if err != nil {
+		return participants.Vote{}, err
+	}
+	defer p.books.leave(m.GID(), e)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	p.books.interruptible(e, cancel)
+
+	fence, err := p.fences.admit(ctx, b)
+	if err != nil {
+		return participants.Vote{}, err
+	}
+	if e.held != nil {
+		r := participants.Record{Status: participants.StatusPrepared, Digest: e.held.digest}
+		vote, _ := r.Prepare(fence, b)
+		return vote, nil
+	}
+	if fence.Expired(b.TxID) {
+		return p.answer(ctx, m, fence, b)
+	}
+	parsed, err := p.set().Parse(b.Payload)
+	if err != nil {
+		return participants.No("%v", err), nil
+	}
+	w, err := newWork(m, b, parsed)
+	if err != nil {
+		return participants.No("%v", err), nil
+	}
+	if w.reads {
+		if vote, err := p.readOnly(ctx, w); !errors.Is(err, errWrites) {
+			return vote, err
+		}
+	}
+	return p.stage(ctx, e, w)
+}
+
+// work is what one branch is to do.
+type work struct {
+	marker.Branch
+	b          participants.Branch
+	gid        string
+	xid        string
+	statements []statements.Statement
+	compiled   []compiled
+	reads      bool // all of it
+}
+
+func newWork(m marker.Branch, b participants.Branch, parsed []statements.Statement) (*work, error) {
+	w := &work{Branch: m, b: b, gid: m.GID(), xid: m.XID().String(), statements: parsed, reads: true}
+	for _, s := range parsed {
+		c, err := compile(s.SQL)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", s, err)
+		}
+		w.compiled = append(w.compiled, c)
+		w.reads = w.reads && c.reads
+	}
+	return w, nil
+}
+
+// takenPause is between two looks at a branch that somebody else is preparing.
+const takenPause = 20 * time.Millisecond
+
+// stage prepares a branch that this instance does not hold. It is the branch's
+// turn.
+func (p *participant) stage(ctx context.Context, e *entry, w *work) (participants.Vote, error) {
+	for {
+		vote, err := p.attempt(ctx, e, w)
+		if !errors.Is(err, errTaken) {
+			return vote, err
+		}
+		// The server knows the branch's id. Where nobody has prepared it, somebody is
+		// about to, or about to give up.
+		vote, known, err := p.reconsider(ctx, w)
+		if err != nil || known {
+			return vote, err
+		}
+		if err := sleep(ctx, takenPause); err != nil {
+			return participants.Vote{}, fmt.Errorf("another session is at work on the branch: %w", err)
+		}
+	}
+}
+
+// errTaken says that the server knows the branch's id already.
+var errTaken = errors.New("the branch's id is taken")
+
+// attempt prepares a branch on a session of its own.
+func (p *participant) attempt(ctx context.Context, e *entry, w *work) (participants.Vote, error) {
+	s, err := p.branches.take(ctx)
+	if full := (errFull{}); errors.As(err, &full) {
+		return participants.No("%v: each holds a branch until it ends (max_connections)", err), nil
+	}
+	if err != nil {
+		return participants.Vote{}, err
+	}
+	refusal, err := p.run(ctx, s, w)
+	switch {
+	case err != nil:
+		// What the server does with it now is not known, so neither is the vote.
+		s.close()
+		p.branches.put(s)
+		return participants.Vote{}, err
+	case refusal != nil:
+		defer p.branches.put(s)
+		return p.refuse(ctx, s, w, refusal)
+	}
+	return p.seal(ctx, s, e, w)
+}
+
+// run does a branch's work up to XA END. A refusal is the server's, or a row count
+// that was not as expected: nothing is prepared. The error is of the connection.
+func (p *participant) run(ctx context.Context, s *session, w *work) (refusal, err error) {
+	t := trip{session: s}
+	t.add(nil, "XA START "+w.xid)
+	t.add(open, p.sql.InsertOpen, w.gid, w.b.Digest[:], s.owner.String(), w.Cluster, w.b.Epoch, int64(w.TxID.Time()))
+	for i, st := range w.statements {
+		if refusal, err := t.statement(ctx, st, w.compiled[i]); refusal != nil || err != nil {
+			return refusal, err
+		}
+	}
+	t.add(nil, "XA END "+w.xid)
+	return t.flush(ctx)
+}
+
+// errFenced says that the database has heard of a later epoch or horizon.
+var errFenced = errors.New("the fence is closed to the branch")
+
+func open(rows int64) error {
+	if rows == 0 {
+		return errFenced
+	}
+	return nil
+}
+
+// seal makes the yes of a branch durable.
+//
+// The server's answer to XA PREPARE is the promise. A crash just before it leaves
+// a branch that the abort, or the orphan scan, rolls back; one just after it
+// leaves a branch that waits for its decision on the disk.
+func (p *participant) seal(ctx context.Context, s *session, e *entry, w *work) (participants.Vote, error) {
+	_, err := s.exec(ctx, "XA PREPARE "+w.xid)
+	switch {
+	case err == nil:
+		e.held = &held{session: s, digest: w.b.Digest} // and its room in the pool
+		return participants.Yes(), nil
+	case numberOf(err) == errRolledBack:
+		defer p.branches.put(s)
+		return p.refuse(ctx, s, w, err)
+	default:
+		s.close()
+		p.branches.put(s)
+		return participants.Vote{}, fmt.Errorf("XA PREPARE: %w", err)
+	}
+}
+
+// refuse undoes a branch that the server, or an expectation, has refused, and
+// says why. After most errors the transaction lives on and could even be prepared
+// (1062, 1205); after a deadlock it is over, and XA END fails.
+func (p *participant) refuse(ctx context.Context, s *session, w *work, refusal error) (participants.Vote, error) {
+	number := numberOf(refusal)
+	if number == errDuplicateXID {
+		return participants.Vote{}, errTaken
+	}
+	p.undo(ctx, s, w.xid)
+	if errors.Is(refusal, errFenced) || number == errDuplicateKey || number == errLockWait {
+		// It may be the fence, or another row of the branch, that stood in the way.
+		vote, known, err := p.reconsider(ctx, w)
+		if err != nil || known {
+			return vote, err
+		}
+	}
+	if errors.Is(refusal, errFenced) {
+		return participants.Vote{}, errors.New("the fence was closed to the branch, and is not any more")
+	}
+	return participants.No("%s", reasonOf(refusal)), nil
+}
+
+// undo rolls a transaction back that was not prepared. Where that fails, the
+// session's end does it.
+func (p *participant) undo(ctx context.Context, s *session, xid string) {
+	if _, err := s.exec(ctx, "XA END "+xid); err != nil && s.dead {
+		return
+	}
+	if _, err := s.exec(ctx, "XA ROLLBACK "+xid); err != nil && numberOf(err) != errRolledBack {
+		s.close()
+	}
+}
+
+// reconsider answers a branch by what the database says of it and of its cluster.
+// Not known means that it says nothing.
+func (p *participant) reconsider(ctx context.Context, w *work) (vote participants.Vote, known bool, err error) {
+	fence, err := p.fences.refresh(ctx, w.b)
+	if err != nil {
+		return participants.Vote{}, false, err
+	}
+	r, err := p.recall(ctx, w.Branch)
+	if err != nil {
+		return participants.Vote{}, false, err
+	}
+	vote, known = r.Prepare(fence, w.b)
+	return vote, known, nil
+}
+
+// answer is the vote of a branch from before the horizon: it never begins, but it
+// may have begun.
+func (p *participant) answer(ctx context.Context, m marker.Branch, fence participants.Fence, b participants.Branch) (participants.Vote, error) {
+	r, err := p.recall(ctx, m)
+	if err != nil {
+		return participants.Vote{}, err
+	}
+	vote, _ := r.Prepare(fence, b)
+	return vote, nil
+}
+
+// trip gathers the text of statements that need no answer before the next ones.
+type trip struct {
+	session *session
+	sql     strings.Builder
+	args    []any
+	checks  []func(rows int64) error // of each statement; nil for none
+}
+
+// add appends a statement.
+func (t *trip) add(check func(rows int64) error, sql string, args ...any) {
+	if t.sql.Len() > 0 {
+		t.sql.WriteString(";\n")
+	}
+	t.sql.WriteString(sql)
+	t.args = append(t.args, args...)
+	t.checks = append(t.checks, check)
+}
+
+// statement appends one of the branch's statements, or runs it at once where its
+// answer is more than one number.
+func (t *trip) statement(ctx context.Context, st statements.Statement, c compiled) (refusal, err error) {
+	sql, args, err := c.text(st.Args)
+	if err != nil {
+		return fmt.Errorf("%s: %w", st, err), nil
+	}
+	check := func(rows int64) error {
+		if wrong := st.Unexpected(rows); wrong != "" {
+			return errors.New(wrong)
+		}
+		return nil
+	}
+	if !c.calls && !(c.rows && st.ExpectRows != nil) {
+		t.add(check, sql, args...)
+		return nil, nil
+	}
+	if refusal, err := t.flush(ctx); refusal != nil || err != nil {
+		return refusal, err
+	}
+	rows, err := t.session.count(ctx, sql, args...)
+	if refusal, err := sort(err); refusal != nil || err != nil {
+		return refusal, err
+	}
+	return check(rows), nil
+}
+
+// flush runs what was added and checks what each statement has touched.
+func (t *trip) flush(ctx context.Context) (refusal, err error) {
+	if len(t.checks) == 0 {
+		return nil, nil
+	}
+	rows, err := t.session.exec(ctx, t.sql.String(), t.args...)
+	if refusal, err := sort(err); refusal != nil || err != nil {
+		return refusal, err
+	}
+	if len(rows) != len(t.checks) {
+		return fmt.Errorf("%d statements gave %d results", len(t.checks), len(rows)), nil
+	}
+	for i, check := range t.checks {
+		if check == nil {
+			continue
+		}
+		if refusal := check(rows[i]); refusal != nil {
+			return refusal, nil
+		}
+	}
+	t.sql.Reset()
+	t.args, t.checks = nil, nil
+	return nil, nil
+}
+
+// sort tells a server's refusal from trouble with the connection.
+func sort(err error) (refusal, trouble error) {
+	switch {
+	case err == nil:
+		return nil, nil
+	case numberOf(err) != 0:
+		return err, nil
+	case errors.Is(err, driver.ErrSkip):
+		// The library counts other placeholders than we do, or the text does not fit a
+		// packet: it has sent nothing.
+		return errors.New("the statements and their arguments do not fit into one message to the server"), nil
+	default:
+		return nil, err
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
