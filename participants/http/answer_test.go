@@ -220,6 +220,36 @@ func FuzzReply(f *testing.F) {
 	})
 }
 
+// Whatever arrives at a service, what reaches its participant is a branch.
+func FuzzRequest(f *testing.F) {
+	for _, body := range []string{
+		`{"cluster": "c1", "txid": "01960f2e-8a00-7c3d-9e5f-1b2a3c4d5e6f", "branch": 1, "epoch": 7, "horizon_ms": 0}`,
+		`{"cluster": "c1", "txid": "01960f2e-8a00-7c3d-9e5f-1b2a3c4d5e6f", "branch": 256, "epoch": 9007199254740991, "horizon_ms": 9223372036854,
+			"digest": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", "payload": null}`,
+		`{"cluster": "c1", "limit": 10, "cursor": "01960f2e-8a00-7c3d-9e5f-1b2a3c4d5e6f/1"}`,
+		`{"cluster": "c1", "CLUSTER": "", "branch": 1e2}`, `{`, `null`,
+	} {
+		f.Add([]byte(body))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		for _, read := range []func([]byte) (participants.Branch, error){readBranch, readPrepare} {
+			b, err := read(body)
+			if err != nil {
+				continue
+			}
+			if err := b.Validate(); err != nil || b.Horizon < 0 || b.Epoch > maxEpoch {
+				t.Fatalf("%s is read as %+v, %v", body, b, err)
+			}
+			if _, err := requestFor(opPrepare, b); err != nil {
+				t.Fatalf("%s is read as what cannot be sent: %v", body, err)
+			}
+		}
+		if r, err := readRecover(body); err == nil && (r.Limit < 1 || r.Cluster == "") {
+			t.Fatalf("%s is read as %+v", body, r)
+		}
+	})
+}
+
 // maxText is a reason with the words that this side puts around it.
 const maxText = 2*txn.MaxReasonDetail + 256
 

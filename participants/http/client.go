@@ -42,20 +42,12 @@ var _ interface {
 } = (*client)(nil)
 
 // Prepare implements participants.Participant.
-func (c *client) Prepare(ctx context.Context, b participants.Branch) (participants.Vote, error) {
-	request, err := prepareToWire(b)
-	if err != nil {
-		return participants.Vote{}, failure(ctx, opPrepare, b, err)
+func (c *client) Prepare(ctx context.Context, b participants.Branch) (vote participants.Vote, err error) {
+	r, err := c.ask(ctx, opPrepare, b)
+	if err == nil {
+		vote, err = r.vote()
 	}
-	r, err := c.post(ctx, opPrepare, request, maxAnswer)
-	if err != nil {
-		return participants.Vote{}, failure(ctx, opPrepare, b, err)
-	}
-	vote, err := r.vote()
-	if err != nil {
-		return participants.Vote{}, failure(ctx, opPrepare, b, err)
-	}
-	return vote, nil
+	return vote, failure(ctx, opPrepare, b, err)
 }
 
 // Commit implements participants.Participant.
@@ -78,12 +70,11 @@ func (c *client) Abort(ctx context.Context, b participants.Branch) error {
 
 // Status implements participants.StatusReporter. The error of a service that
 // does not offer it wraps errors.ErrUnsupported.
-func (c *client) Status(ctx context.Context, b participants.Branch) (participants.Status, error) {
+func (c *client) Status(ctx context.Context, b participants.Branch) (fate participants.Status, err error) {
 	r, err := c.ask(ctx, opStatus, b)
-	if err != nil {
-		return participants.StatusUnknown, failure(ctx, opStatus, b, err)
+	if err == nil {
+		fate, err = r.fate()
 	}
-	fate, err := r.fate()
 	return fate, failure(ctx, opStatus, b, err)
 }
 
@@ -95,9 +86,9 @@ func (c *client) Close() error {
 	return nil
 }
 
-// ask posts an operation that carries a branch's name alone.
+// ask posts an operation on one branch.
 func (c *client) ask(ctx context.Context, op operation, b participants.Branch) (reply, error) {
-	request, err := branchToWire(b)
+	request, err := requestFor(op, b)
 	if err != nil {
 		return reply{}, err
 	}
@@ -121,7 +112,7 @@ func (c *client) post(ctx context.Context, op operation, body any, limit int64) 
 	if err != nil {
 		return reply{}, err
 	}
-	way, err := c.pool.way(op)
+	transport, token, err := c.pool.route(op)
 	if err != nil {
 		return reply{}, err
 	}
@@ -135,10 +126,10 @@ func (c *client) post(ctx context.Context, op operation, body any, limit int64) 
 		"Idempotency-Key": {},
 		"User-Agent":      {userAgent},
 	}
-	if way.token != "" {
-		request.Header.Set("Authorization", "Bearer "+way.token)
+	if token != "" {
+		request.Header.Set("Authorization", "Bearer "+token)
 	}
-	response, err := way.transport.RoundTrip(request)
+	response, err := transport.RoundTrip(request)
 	if err != nil {
 		return reply{}, legible(err)
 	}

@@ -46,12 +46,15 @@ func (b *bank) start(t *testing.T) {
 	if b.secure != nil {
 		l = b.secure(l)
 	}
-	server := &http.Server{Handler: httpparticipant.Handler(store, b.options)}
+	server := &http.Server{
+		Handler:  httpparticipant.Handler(store, b.options),
+		ErrorLog: hclog.NewNullLogger().StandardLogger(nil), // it tells of each connection that a test cuts
+	}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()
 	b.stop = func() {
-		if err := server.Shutdown(t.Context()); err != nil {
-			server.Close() //nolint:errcheck // the test is over
+		if err := server.Close(); err != nil {
+			t.Errorf("close: %v", err)
 		}
 		if err := <-served; err != http.ErrServerClosed {
 			t.Errorf("serve: %v", err)
@@ -85,6 +88,7 @@ func conforms(t *testing.T, newBank func(t *testing.T) (*bank, httpparticipant.C
 			Refused:   func() []byte { return []byte(`{"ops": [{"op": "add", "key": "broke", "amount": -1, "min": 0}]}`) },
 			ReadOnly:  func() []byte { return []byte(`{"ops": [{"op": "check", "key": "nobody", "absent": true}]}`) },
 			Conflicts: true,
+			Second:    func(t *testing.T) participants.Participant { return openKnown(t, config) },
 		}
 	}})
 }

@@ -5,10 +5,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	neturl "net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/decree-tx/decree/fsm/txn"
@@ -104,12 +108,20 @@ func TestExampleInAnotherLanguage(t *testing.T) {
 	participanttest.Run(t, participanttest.Harness{Start: func(t *testing.T) *participanttest.Subject {
 		journal := filepath.Join(t.TempDir(), "journal")
 		c := startCounter(t, journal)
+		again := func(t *testing.T) participants.Participant {
+			c.kill(t)
+			c = startCounter(t, journal)
+			return openKnown(t, httpparticipant.Config{URL: c.url})
+		}
 		return &participanttest.Subject{
 			Participant: openKnown(t, httpparticipant.Config{URL: c.url}),
-			Restart: func(t *testing.T) participants.Participant {
-				c.kill(t)
-				c = startCounter(t, journal)
+			Restart:     again,
+			Crash:       again,
+			Second: func(t *testing.T) participants.Participant {
 				return openKnown(t, httpparticipant.Config{URL: c.url})
+			},
+			Cut: func(t *testing.T, arrives bool) participants.Participant {
+				return openKnown(t, httpparticipant.Config{URL: cutOnce(t, c.url, arrives)})
 			},
 			Effect:    func(name string) []byte { return fmt.Appendf(nil, `{"counter": %q, "add": 1}`, name) },
 			Count:     func(t *testing.T, name string) int { return c.value(t, name) },
@@ -118,6 +130,28 @@ func TestExampleInAnotherLanguage(t *testing.T) {
 			Conflicts: true,
 		}
 	}})
+}
+
+// cutOnce is a way to a service that breaks under the first prepare: before it
+// has arrived there, or before its answer is back.
+func cutOnce(t *testing.T, service string, arrives bool) (url string) {
+	t.Helper()
+	target, err := neturl.Parse(service)
+	if err != nil {
+		t.Fatal(err)
+	}
+	relay := httputil.NewSingleHostReverseProxy(target)
+	var cut atomic.Bool
+	return serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/prepare" || cut.Swap(true) {
+			relay.ServeHTTP(w, r)
+			return
+		}
+		if arrives {
+			relay.ServeHTTP(httptest.NewRecorder(), r)
+		}
+		panic(http.ErrAbortHandler) // which closes the connection
+	}))
 }
 
 // A crash in the middle of a write leaves half a line, of which nobody was told.

@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	// connectTimeout and handshakeTimeout leave time for a second try within a
-	// call's own bound.
+	// connectTimeout and handshakeTimeout end an attempt at a connection that its
+	// call no longer waits for, but that may still serve the next one.
 	connectTimeout   = 5 * time.Second
 	handshakeTimeout = 5 * time.Second
 	// idleTimeout gives connections back after a burst. Services close theirs
@@ -64,21 +64,15 @@ func (c credentials) ofConnections() credentials {
 	return c
 }
 
-// way is what one request needs to reach the service.
-type way struct {
-	transport *http.Transport
-	token     string
-}
-
 func newPool(cfg Config, log hclog.Logger) *pool { return &pool{cfg: cfg, log: log} }
 
-// way gives the connections for an operation and the present token. Prepares have
-// connections of their own: a service may let a prepare wait for a lock that only
-// a commit frees, and that commit must not wait for a connection.
+// route gives the connections for an operation and the present token. Prepares
+// have connections of their own: a service may let a prepare wait for a lock that
+// only a commit frees, and that commit must not wait for a connection.
 //
 // Where the references cannot be read, what was read last is used on: a rotation
 // replaces several files, one after the other.
-func (p *pool) way(op operation) (way, error) {
+func (p *pool) route(op operation) (t *http.Transport, token string, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if now := time.Now(); p.prepares == nil || !now.Before(p.reread) {
@@ -86,13 +80,13 @@ func (p *pool) way(op operation) (way, error) {
 		err := p.read()
 		p.report(err)
 		if err != nil && p.prepares == nil {
-			return way{}, err
+			return nil, "", err
 		}
 	}
 	if op == opPrepare {
-		return way{p.prepares, p.held.token}, nil
+		return p.prepares, p.held.token, nil
 	}
-	return way{p.others, p.held.token}, nil
+	return p.others, p.held.token, nil
 }
 
 // read resolves the references. Connections that were made with other

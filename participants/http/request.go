@@ -43,6 +43,14 @@ type recoverRequest struct {
 // maxEpoch is the largest integer that every JSON reader keeps exact.
 const maxEpoch = 1<<53 - 1
 
+// requestFor makes the body of an operation on a branch.
+func requestFor(op operation, b participants.Branch) (any, error) {
+	if op == opPrepare {
+		return prepareToWire(b)
+	}
+	return branchToWire(b)
+}
+
 // branchToWire fails on what would arrive as something else: JSON has no other
 // characters than Unicode's, and some readers no larger integers.
 func branchToWire(b participants.Branch) (branchRequest, error) {

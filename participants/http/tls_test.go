@@ -139,7 +139,7 @@ func TestStoreBehindTLSAndAToken(t *testing.T) {
 	security := ca.server(t, "127.0.0.1")
 	conforms(t, func(t *testing.T) (*bank, httpparticipant.Config) {
 		dir := t.TempDir()
-		token := put(t, filepath.Join(dir, "token"), []byte("a token\n"[2:]))
+		token := put(t, filepath.Join(dir, "token"), []byte("hunter2\n"))
 		return &bank{
 				options: httpparticipant.Options{Tokens: []participants.Reference{token}},
 				secure:  func(l net.Listener) net.Listener { return tls.NewListener(l, security) },

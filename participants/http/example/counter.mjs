@@ -39,7 +39,7 @@ function prepare(m, b) {
   if (add === 0) return ok({ vote: 'read_only' });
   const reason =
     typeof counter !== 'string' || !Number.isSafeInteger(value + add) ? 'want {"counter": NAME, "add": INTEGER}'
-    : holder ? `${counter} is held by ${holder}`
+    : holder ? `${counter} is locked by ${holder}`
     : value + add < 0 ? `${counter} is ${value}`
     : undefined;
   if (reason) return close(m, reason), refuse(reason);
