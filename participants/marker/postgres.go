@@ -66,7 +66,7 @@ type Postgres struct {
 	// with state, digest, reason, epoch, horizon, each NULL where there is none.
 	Look string
 	// End terminates the session that is at work on a branch, none where it is
-	// prepared: the name's lock. It answers with the process.
+	// prepared: the name's lock. It answers with the process, and whether it was told.
 	End string
 
 	// RaiseFence stores what was heard, unless more is stored: cluster, epoch,
@@ -138,8 +138,11 @@ func NewPostgres(schema string) (Postgres, error) {
 			` WHERE l.key = $2 AND l.mode = 'ExclusiveLock' OR l.key = $3`,
 		Look: in(`SELECT b.state, b.digest, b.reason, f.epoch, f.horizon` +
 			` FROM (VALUES (1)) one LEFT JOIN @decree_branch b ON b.gid = $1 LEFT JOIN @decree_fence f ON f.cluster = $2`),
-		End: `SELECT pid FROM (SELECT pid, mode, classid::bigint << 32 | objid::bigint AS key FROM pg_locks` + postgresAdvisory + `) l` +
-			` WHERE l.key = $1 AND l.mode = 'ExclusiveLock' AND l.pid IS NOT NULL AND pg_terminate_backend(l.pid)`,
+		// Materialized, because a planner that is free may end a session first and ask
+		// what it holds afterwards.
+		End: `WITH worker AS MATERIALIZED (SELECT pid FROM pg_locks` + postgresAdvisory +
+			` AND classid::bigint << 32 | objid::bigint = $1 AND mode = 'ExclusiveLock' AND pid <> pg_backend_pid())` +
+			` SELECT pid, pg_terminate_backend(pid) FROM worker`,
 
 		RaiseFence: in(`INSERT INTO @decree_fence AS f (cluster, epoch, horizon) VALUES ($1, $2, $3)` +
 			` ON CONFLICT (cluster) DO UPDATE SET epoch = greatest(f.epoch, excluded.epoch),` +
@@ -147,7 +150,7 @@ func NewPostgres(schema string) (Postgres, error) {
 			` RETURNING epoch, horizon`),
 		Sync: in(`UPDATE @decree_fence SET epoch = epoch WHERE cluster = $1`),
 		Forget: in(`DELETE FROM @decree_branch WHERE gid IN (SELECT gid FROM @decree_branch` +
-			` WHERE gid >= $1 AND gid < $2 ORDER BY gid LIMIT $3 FOR UPDATE SKIP LOCKED)`),
+			` WHERE gid >= $1 AND gid < $2 ORDER BY gid LIMIT $3)`),
 	}, nil
 }
 
