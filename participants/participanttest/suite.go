@@ -95,7 +95,7 @@ type promise struct {
 
 // Run puts a driver through the contract of package participants.
 func Run(t *testing.T, h Harness) {
-	all := slices.Concat(voting, deciding, surviving, fencing, crowding)
+	all := slices.Concat(voting, working, deciding, meddling, surviving, crashing, fencing, crowding, cutting, sharing)
 	for name := range h.Excused {
 		if !slices.ContainsFunc(all, func(p promise) bool { return p.name == name }) {
 			t.Errorf("the suite has no promise %q to be excused from", name)
@@ -116,6 +116,7 @@ type scene struct {
 	*testing.T
 	subject *Subject
 	p       participants.Participant
+	reopen  func(t *testing.T) participants.Participant // by restart
 	cluster string
 	epoch   uint64
 	horizon txn.Time
@@ -127,6 +128,7 @@ func newScene(t *testing.T, s *Subject) *scene {
 		T:       t,
 		subject: s,
 		p:       s.Participant,
+		reopen:  s.Restart,
 		cluster: "c" + randomName(),
 		epoch:   1,
 		now:     txn.Time(time.Now().UnixNano()),
@@ -193,10 +195,10 @@ func (s *scene) ctx() context.Context {
 
 func (s *scene) restart() {
 	s.Helper()
-	if s.subject.Restart == nil {
+	if s.reopen == nil {
 		s.Skip("nothing outlives the participant's process")
 	}
-	s.p = s.subject.Restart(s.T)
+	s.p = s.reopen(s.T)
 }
 
 // vote prepares a branch, which must give a certain answer.

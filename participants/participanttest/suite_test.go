@@ -12,6 +12,7 @@ import (
 	"math"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -20,64 +21,9 @@ import (
 	"github.com/decree-tx/decree/participants"
 )
 
-// shelf is a resource of counters behind a fake.
-type shelf struct {
-	mu     sync.Mutex
-	counts map[string]int
-}
+func sound(s *shelf, f *Fake) participants.Participant { return reader{f, s} }
 
-func (s *shelf) add(counter []byte) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.counts[string(counter)]++
-}
-
-// reader gives the fake the votes that the subject's payloads ask for.
-type reader struct{ *Fake }
-
-func (r reader) Prepare(ctx context.Context, b participants.Branch) (participants.Vote, error) {
-	switch string(b.Payload) {
-	case "refuse":
-		r.Script(Prepare, b.TxID, Answer{Vote: participants.No("asked to")})
-	case "look":
-		r.Script(Prepare, b.TxID, Answer{Vote: participants.ReadOnly()})
-	}
-	return r.Fake.Prepare(ctx, b)
-}
-
-// harness runs the suite over a fake; spoil may break it.
-func harness(spoil func(*shelf, *Fake) participants.Participant, durable bool) Harness {
-	return Harness{Start: func(t *testing.T) *Subject {
-		s := &shelf{counts: map[string]int{}}
-		open := func() participants.Participant {
-			f := NewFake()
-			f.OnCommit(func(b participants.Branch) { s.add(b.Payload) })
-			return spoil(s, f)
-		}
-		p := open()
-		return &Subject{
-			Participant: p,
-			Restart: func(*testing.T) participants.Participant {
-				if !durable {
-					p = open()
-				}
-				return p
-			},
-			Effect: func(counter string) []byte { return []byte(counter) },
-			Count: func(_ *testing.T, counter string) int {
-				s.mu.Lock()
-				defer s.mu.Unlock()
-				return s.counts[counter]
-			},
-			Refused:  func() []byte { return []byte("refuse") },
-			ReadOnly: func() []byte { return []byte("look") },
-		}
-	}}
-}
-
-func sound(_ *shelf, f *Fake) participants.Participant { return reader{f} }
-
-func TestFakeKeepsTheContract(t *testing.T) { Run(t, harness(sound, true)) }
+func TestFakeKeepsTheContract(t *testing.T) { Run(t, harness(mutant{spoil: sound})) }
 
 // broken overrides single calls of a sound participant.
 type broken struct {
@@ -127,8 +73,8 @@ func (b *broken) Status(ctx context.Context, br participants.Branch) (participan
 
 // renaming breaks a participant by changing what it hears in every call.
 func renaming(change func(*participants.Branch)) func(*shelf, *Fake) participants.Participant {
-	return func(_ *shelf, f *Fake) participants.Participant {
-		r := reader{f}
+	return func(s *shelf, f *Fake) participants.Participant {
+		r := reader{f, s}
 		return &broken{
 			reader: r,
 			prepare: func(ctx context.Context, b participants.Branch) (participants.Vote, error) {
@@ -149,18 +95,22 @@ func renaming(change func(*participants.Branch)) func(*shelf, *Fake) participant
 // breaking makes a broken participant from one function that sets what is wrong.
 func breaking(with func(b *broken, s *shelf)) func(*shelf, *Fake) participants.Participant {
 	return func(s *shelf, f *Fake) participants.Participant {
-		b := &broken{reader: reader{f}}
+		b := &broken{reader: reader{f, s}}
 		with(b, s)
 		return b
 	}
 }
 
-var mutants = []struct {
-	name   string
-	caught string // a subtest that must fail
-	forget bool   // nothing survives a restart
-	spoil  func(*shelf, *Fake) participants.Participant
-}{
+// mutant is a participant that breaks one promise.
+type mutant struct {
+	name    string
+	caught  string // a subtest that must fail
+	forget  bool   // nothing survives a restart
+	fragile bool   // nothing survives a crash
+	spoil   func(*shelf, *Fake) participants.Participant
+}
+
+var mutants = []mutant{
 	{name: "applies at prepare", caught: "CommitMakesTheEffectVisible", spoil: breaking(func(b *broken, s *shelf) {
 		b.prepare = func(ctx context.Context, br participants.Branch) (participants.Vote, error) {
 			s.add(br.Payload)
@@ -310,7 +260,7 @@ const mutantVariable = "PARTICIPANTTEST_MUTANT"
 // TestSuiteCatches runs the suite over each broken participant, in a process of
 // its own because a failure is what is wanted there.
 func TestSuiteCatches(t *testing.T) {
-	for _, m := range mutants {
+	for _, m := range slices.Concat(mutants, resourceMutants) {
 		t.Run(m.name, func(t *testing.T) {
 			t.Parallel()
 			cmd := exec.Command(os.Args[0], "-test.run=^TestMutant$/^"+m.caught+"$", "-test.v")
@@ -330,9 +280,9 @@ func TestMutant(t *testing.T) {
 	if name == "" {
 		t.Skip("run by TestSuiteCatches")
 	}
-	for _, m := range mutants {
+	for _, m := range slices.Concat(mutants, resourceMutants) {
 		if m.name == name {
-			Run(t, harness(m.spoil, !m.forget))
+			Run(t, harness(m))
 			return
 		}
 	}
