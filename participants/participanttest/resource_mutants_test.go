@@ -75,7 +75,7 @@ var blind = breaking(func(b *broken, _ *shelf) {
 })
 
 var silent = onNo(func(*broken, *shelf, participants.Branch, participants.Vote) (participants.Vote, error) {
-	return participants.No("no"), nil
+	return participants.No(""), nil
 })
 
 // resourceMutants break what is promised of a resource with a server of its own.
