@@ -29,7 +29,7 @@ func newPool(d *dialer, size int) *pool {
 type errFull struct{ size int }
 
 func (e errFull) Error() string {
-	return fmt.Sprintf("all %d connections are in use", e.size)
+	return fmt.Sprintf("all %d connections are in use, most of them by branches that wait for their decision: see max_connections", e.size)
 }
 
 // take lends a session, which put takes back. It waits for room until ctx ends,

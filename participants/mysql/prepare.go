@@ -32,7 +32,7 @@ func (p *participant) Prepare(ctx context.Context, b participants.Branch) (parti
 	if err != nil {
 		return participants.Vote{}, err
 	}
-	if e.held != nil {
+	if p.stillHolds(ctx, e) {
 		r := participants.Record{Status: participants.StatusPrepared, Digest: e.held.digest}
 		vote, _ := r.Prepare(fence, b)
 		return vote, nil
@@ -54,6 +54,23 @@ func (p *participant) Prepare(ctx context.Context, b participants.Branch) (parti
 		}
 	}
 	return p.stage(ctx, e, w)
+}
+
+// stillHolds reports whether this instance holds the branch prepared. While the
+// session lives that the branch is attached to, nobody else can end it; once it
+// does not, only the database knows.
+func (p *participant) stillHolds(ctx context.Context, e *entry) bool {
+	if e.held == nil {
+		return false
+	}
+	s := e.held.session
+	if s.ping(ctx) == nil {
+		return true
+	}
+	s.close()
+	e.held = nil
+	p.branches.put(s)
+	return false
 }
 
 // work is what one branch is to do.
@@ -109,9 +126,6 @@ var errTaken = errors.New("the branch's id is taken")
 // attempt prepares a branch on a session of its own.
 func (p *participant) attempt(ctx context.Context, e *entry, w *work) (participants.Vote, error) {
 	s, err := p.branches.take(ctx)
-	if full := (errFull{}); errors.As(err, &full) {
-		return participants.No("%v: each holds a branch until it ends (max_connections)", err), nil
-	}
 	if err != nil {
 		return participants.Vote{}, err
 	}
@@ -194,7 +208,7 @@ func (p *participant) refuse(ctx context.Context, s *session, w *work, refusal e
 	if errors.Is(refusal, errFenced) {
 		return participants.Vote{}, errors.New("the fence was closed to the branch, and is not any more")
 	}
-	return participants.No("%s", reasonOf(refusal)), nil
+	return p.remember(ctx, s, w, participants.No("%s", reasonOf(refusal)))
 }
 
 // undo rolls a transaction back that was not prepared. Where that fails, the
@@ -206,6 +220,23 @@ func (p *participant) undo(ctx context.Context, s *session, xid string) {
 	if _, err := s.exec(ctx, "XA ROLLBACK "+xid); err != nil && numberOf(err) != errRolledBack {
 		s.close()
 	}
+}
+
+// remember makes a no the answer for ever: prepared again, the branch might be
+// done by now, and has been promised not to be (rule R8).
+func (p *participant) remember(ctx context.Context, s *session, w *work, no participants.Vote) (participants.Vote, error) {
+	if s.dead {
+		return participants.Vote{}, fmt.Errorf("the branch was refused, and then the connection broke: %s", no.Reason)
+	}
+	_, err := s.exec(ctx, p.sql.Tombstone, w.gid, participants.Refused(no).Reason)
+	switch numberOf(err) {
+	case errDuplicateKey, errLockWait:
+		return participants.Vote{}, fmt.Errorf("the branch was refused (%s), and somebody else has written its row", no.Reason)
+	}
+	if err != nil {
+		return participants.Vote{}, fmt.Errorf("the branch was refused (%s), which could not be noted: %w", no.Reason, err)
+	}
+	return no, nil
 }
 
 // reconsider answers a branch by what the database says of it and of its cluster.

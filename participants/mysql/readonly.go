@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/decree-tx/decree/fsm/txn"
 	"github.com/decree-tx/decree/participants"
 )
 
@@ -13,9 +14,6 @@ var errWrites = errors.New("the branch writes")
 // readOnly runs a branch that leaves nothing behind, and needs no second phase.
 func (p *participant) readOnly(ctx context.Context, w *work) (participants.Vote, error) {
 	s, err := p.branches.take(ctx)
-	if full := (errFull{}); errors.As(err, &full) {
-		return participants.No("%v: each holds a branch until it ends (max_connections)", err), nil
-	}
 	if err != nil {
 		return participants.Vote{}, err
 	}
@@ -23,6 +21,9 @@ func (p *participant) readOnly(ctx context.Context, w *work) (participants.Vote,
 	vote, err := p.read(ctx, s, w)
 	if _, over := s.exec(ctx, "ROLLBACK"); over != nil {
 		s.close() // the transaction ends with it
+	}
+	if err == nil && vote.Kind == txn.VoteAbort {
+		return p.remember(ctx, s, w, vote)
 	}
 	if errors.Is(err, errFenced) {
 		return p.standing(ctx, w)

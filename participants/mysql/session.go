@@ -263,10 +263,10 @@ func (s *session) row(ctx context.Context, sql string, args ...any) (row, error)
 
 var errNoRow = errors.New("the server answers with no row")
 
-// failed marks the session as spent, unless the server itself has refused.
+// failed marks the session as spent, unless the server itself has refused, or the
+// library has sent nothing.
 func (s *session) failed(err error) error {
-	var refused *mysql.MySQLError
-	if !errors.As(err, &refused) {
+	if err != nil && numberOf(err) == 0 && !errors.Is(err, driver.ErrSkip) {
 		s.dead = true
 	}
 	return err
@@ -276,6 +276,14 @@ func (s *session) failed(err error) error {
 // without a trip.
 func (s *session) alive(ctx context.Context) bool {
 	return !s.dead && s.conn.(driver.SessionResetter).ResetSession(ctx) == nil
+}
+
+// ping asks the server whether the session lives.
+func (s *session) ping(ctx context.Context) error {
+	if s.dead {
+		return driver.ErrBadConn
+	}
+	return s.failed(s.conn.(driver.Pinger).Ping(ctx))
 }
 
 func (s *session) close() {
