@@ -36,18 +36,41 @@ SELECT $1, $2, $3 WHERE EXISTS (SELECT FROM decree_tcc_fence WHERE cluster = $1)
 ON CONFLICT (cluster) DO UPDATE SET epoch = greatest(f.epoch, excluded.epoch),
   horizon = CASE WHEN excluded.epoch >= f.epoch THEN greatest(f.horizon, excluded.horizon) ELSE f.horizon END
 RETURNING epoch, horizon`
-	err = pgx.BeginFunc(ctx, b.pool, func(tx pgx.Tx) error {
-		batch := &pgx.Batch{}
-		batch.Queue(durable)
-		batch.Queue(sql, cluster, heard.Epoch, heard.Horizon, most).QueryRow(func(row pgx.Row) error {
-			return row.Scan(&stored.Epoch, &stored.Horizon)
+	err = b.steady(ctx, func() error {
+		return pgx.BeginFunc(ctx, b.pool, func(tx pgx.Tx) error {
+			batch := &pgx.Batch{}
+			batch.Queue(durable)
+			batch.Queue(sql, cluster, heard.Epoch, heard.Horizon, most).QueryRow(func(row pgx.Row) error {
+				return row.Scan(&stored.Epoch, &stored.Horizon)
+			})
+			return tx.SendBatch(ctx, batch).Close()
 		})
-		return tx.SendBatch(ctx, batch).Close()
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
 		return stored, branch.ErrClusters
 	}
 	return stored, err
+}
+
+// steady repeats what may be repeated until it meets a connection that lives: when
+// the server has been started anew the pool is full of dead ones, and each of them
+// fails once.
+func (b *books) steady(ctx context.Context, f func() error) (err error) {
+	for range b.pool.Stat().MaxConns() + 1 {
+		if err = f(); err == nil || ctx.Err() != nil || !cut(err) {
+			return err
+		}
+	}
+	return err
+}
+
+// cut reports whether a connection broke: the server has not answered, and neither
+// has it refused a new connection.
+func cut(err error) bool {
+	var answer *pgconn.PgError
+	var refused *pgconn.ConnectError
+	dead := errors.As(err, &answer) && answer.SeverityUnlocalized == "FATAL" // its last words
+	return dead || !errors.As(err, &answer) && !errors.As(err, &refused) && !errors.Is(err, pgx.ErrNoRows)
 }
 
 // durable makes the transaction's commit wait for the disk where the server or the
@@ -99,19 +122,27 @@ func wait(ctx context.Context, d time.Duration) bool {
 }
 
 func (b *books) change(ctx context.Context, name branch.Branch, f func(branch.Page[pgx.Tx]) (*branch.Record, error)) error {
-	tx, err := b.pool.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadWrite})
+	var tx pgx.Tx
+	err := b.steady(ctx, func() (err error) {
+		tx, err = b.pool.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadWrite})
+		return err
+	})
 	if err != nil {
 		return err
 	}
 	held := &Branch{inner: tx}
 	defer held.abandon(ctx)
-	page, err := open(ctx, tx, name)
+	work := &guarded{Tx: tx}
+	page, err := open(ctx, work, name)
 	if err != nil {
 		return err
 	}
 	next, err := f(page)
 	if err != nil || next == nil {
 		return err // and what was made for the branch goes with the rollback
+	}
+	if work.givenUp {
+		return errors.New(givenUp)
 	}
 	if err := write(ctx, tx, name, *next); err != nil {
 		return err
@@ -129,8 +160,9 @@ func (b *books) change(ctx context.Context, name branch.Branch, f func(branch.Pa
 // and reads the page. It is one round trip. The statements are several on purpose:
 // each sees what was committed when it began, and the fence must be read once the
 // row is held.
-func open(ctx context.Context, tx pgx.Tx, name branch.Branch) (branch.Page[pgx.Tx], error) {
-	page := branch.Page[pgx.Tx]{Tx: guarded{tx}, Undo: func(ctx context.Context) error {
+func open(ctx context.Context, tx *guarded, name branch.Branch) (branch.Page[pgx.Tx], error) {
+	page := branch.Page[pgx.Tx]{Tx: tx, Undo: func(ctx context.Context) error {
+		tx.givenUp = false // it has become so
 		_, err := tx.Exec(ctx, "ROLLBACK TO SAVEPOINT decree_tcc")
 		return err
 	}}
@@ -185,8 +217,11 @@ WHERE cluster = $1 AND txid = $2 AND branch = $3`,
 var errEnded = errors.New("a statement of the function ended the transaction it was given: what it did before that may be committed")
 
 // Look implements branch.Books.
-func (b *books) Look(ctx context.Context, name branch.Branch) (branch.Record, error) {
-	r, err := scan(b.pool.QueryRow(ctx, selectRecord, name.Cluster, name.TxID, name.Number))
+func (b *books) Look(ctx context.Context, name branch.Branch) (r branch.Record, err error) {
+	err = b.steady(ctx, func() error {
+		r, err = scan(b.pool.QueryRow(ctx, selectRecord, name.Cluster, name.TxID, name.Number))
+		return err
+	})
 	if errors.Is(err, pgx.ErrNoRows) {
 		return branch.Record{}, nil
 	}
@@ -196,21 +231,24 @@ func (b *books) Look(ctx context.Context, name branch.Branch) (branch.Record, er
 const openBranches = ` FROM decree_tcc WHERE cluster = $1 AND state = 'prepared' ORDER BY cluster, txid, branch LIMIT $2`
 
 // Open implements branch.Books.
-func (b *books) Open(ctx context.Context, cluster string, limit int) ([]branch.Branch, error) {
-	rows, err := b.pool.Query(ctx, `SELECT txid::text, branch`+openBranches, cluster, limit)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (branch.Branch, error) {
-		open := branch.Branch{Cluster: cluster}
-		err := row.Scan(&open.TxID, &open.Number)
-		return open, err
+func (b *books) Open(ctx context.Context, cluster string, limit int) (open []branch.Branch, err error) {
+	err = b.steady(ctx, func() error {
+		rows, _ := b.pool.Query(ctx, `SELECT txid::text, branch`+openBranches, cluster, limit) // rows tell its error
+		open, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (branch.Branch, error) {
+			one := branch.Branch{Cluster: cluster}
+			err := row.Scan(&one.TxID, &one.Number)
+			return one, err
+		})
+		return err
 	})
+	return open, err
 }
 
 // Count implements branch.Books.
 func (b *books) Count(ctx context.Context, cluster string, limit int) (n int, err error) {
-	err = b.pool.QueryRow(ctx, `SELECT count(*) FROM (SELECT 1`+openBranches+`) open`, cluster, limit).Scan(&n)
+	err = b.steady(ctx, func() error {
+		return b.pool.QueryRow(ctx, `SELECT count(*) FROM (SELECT 1`+openBranches+`) open`, cluster, limit).Scan(&n)
+	})
 	return n, err
 }
 

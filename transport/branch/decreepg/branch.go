@@ -53,6 +53,7 @@ const rollbackPatience = 5 * time.Second
 // begun and is not prepared. It is for one goroutine at a time.
 type Branch struct {
 	inner pgx.Tx
+	tx    *guarded
 	ended bool
 }
 
@@ -98,7 +99,7 @@ func (c Config) Begin(ctx context.Context, db DB, e branch.Enlistment) (*Branch,
 	if err != nil {
 		return nil, fmt.Errorf("begin the branch: %w", err)
 	}
-	b := &Branch{inner: inner}
+	b := &Branch{inner: inner, tx: &guarded{Tx: inner}}
 	if _, err = inner.Exec(ctx, sql.Insert, name.PostgresArgs([32]byte{}, nil)...); err == nil {
 		return b, nil
 	}
@@ -127,7 +128,7 @@ func Read(ctx context.Context, db DB, f func(context.Context, pgx.Tx) error) (br
 	if err != nil {
 		return branch.Vote{}, fmt.Errorf("begin the branch: %w", err)
 	}
-	b := &Branch{inner: inner}
+	b := &Branch{inner: inner, tx: &guarded{Tx: inner}}
 	defer b.abandon(ctx)
 	if err := f(ctx, b.Tx()); err != nil {
 		return branch.No("%v", err), nil
@@ -136,8 +137,9 @@ func Read(ctx context.Context, db DB, f func(context.Context, pgx.Tx) error) (br
 }
 
 // Tx is the branch's transaction, for the application's statements. Its Commit and
-// Rollback fail with ErrNotYours; those of transactions nested in it work.
-func (b *Branch) Tx() pgx.Tx { return guarded{b.inner} }
+// Rollback fail with ErrNotYours, and Rollback makes the vote a no. Those of
+// transactions nested in it work as ever.
+func (b *Branch) Tx() pgx.Tx { return b.tx }
 
 // Prepare ends the work and votes. A Yes says that the database holds the branch,
 // through any crash, until decree has decided; a No, that nothing of it is left.
@@ -147,6 +149,10 @@ func (b *Branch) Prepare(ctx context.Context) (branch.Vote, error) {
 	const idle, failed = 'I', 'E' // as the server tells with each answer
 	if b.ended {
 		return branch.Vote{}, errors.New("the branch has ended before")
+	}
+	if b.tx.givenUp {
+		b.abandon(ctx)
+		return branch.No(givenUp), nil
 	}
 	switch b.inner.Conn().PgConn().TxStatus() {
 	case failed:
@@ -235,8 +241,18 @@ func refusal(ctx context.Context, db DB, sql marker.Postgres, name marker.Branch
 	}
 }
 
-// guarded is the transaction as a function sees it.
-type guarded struct{ pgx.Tx }
+// guarded is the transaction as a function sees it. It cannot be ended, and a
+// function that rolls it back is taken at its word: its work is not kept.
+type guarded struct {
+	pgx.Tx
+	givenUp bool
+}
 
-func (guarded) Commit(context.Context) error   { return ErrNotYours }
-func (guarded) Rollback(context.Context) error { return ErrNotYours }
+func (g *guarded) Commit(context.Context) error { return ErrNotYours }
+
+func (g *guarded) Rollback(context.Context) error {
+	g.givenUp = true
+	return ErrNotYours
+}
+
+const givenUp = "the function rolled its transaction back"
