@@ -5,6 +5,8 @@ import (
 	grpcparticipant "github.com/decree-tx/decree/participants/grpc"
 	httpparticipant "github.com/decree-tx/decree/participants/http"
 	"github.com/decree-tx/decree/participants/kv"
+	"github.com/decree-tx/decree/participants/mysql"
+	"github.com/decree-tx/decree/participants/postgres"
 	"github.com/decree-tx/decree/participants/sim"
 )
 
@@ -20,6 +22,8 @@ func drivers() participants.Drivers {
 		grpcDriver: grpcparticipant.Driver{},
 		httpDriver: httpparticipant.Driver{},
 		"kv":       &kv.Driver{},
+		"mysql":    mysql.Driver{},
+		"postgres": postgres.Driver{},
 		"sim":      &sim.Driver{},
 	}
 }
