@@ -1,0 +1,404 @@
+package decreepg_test
+
+// These tests prove what an application's own branch promises: the vote is Yes
+// exactly where the database holds the branch prepared, and everything else leaves
+// nothing behind and the connection clean, whoever fails: the function, a
+// statement, the database, the connection or the caller's patience (rules R7, R8).
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/decree-tx/decree/participants/marker"
+	"github.com/decree-tx/decree/participants/participanttest/databases"
+	"github.com/decree-tx/decree/transport/branch"
+	"github.com/decree-tx/decree/transport/branch/decreepg"
+)
+
+// shop is the application's database, registered with decree as far as these tests
+// need it.
+type shop struct {
+	*testing.T
+	dsn  string
+	pool *pgxpool.Pool
+	sql  marker.Postgres
+}
+
+func newShop(t *testing.T) *shop {
+	t.Helper()
+	server := databases.Shared(t, databases.Postgres)
+	s := &shop{T: t, dsn: server.DSN(databases.FreshDatabase(t, server))}
+	s.pool = newPool(t, s.dsn, nil)
+	var err error
+	if s.sql, err = marker.NewPostgres(""); err != nil {
+		t.Fatal(err)
+	}
+	for _, statement := range append(s.sql.Tables, `CREATE TABLE item (name text PRIMARY KEY)`,
+		`CREATE TABLE part (item text REFERENCES item DEFERRABLE INITIALLY DEFERRED)`) {
+		s.exec(statement)
+	}
+	return s
+}
+
+func (s *shop) exec(sql string, args ...any) {
+	s.Helper()
+	if _, err := s.pool.Exec(s.Context(), sql, args...); err != nil {
+		s.Fatalf("%s: %v", sql, err)
+	}
+}
+
+// number reads one number.
+func (s *shop) number(sql string, args ...any) (n int) {
+	s.Helper()
+	if err := s.pool.QueryRow(s.Context(), sql, args...).Scan(&n); err != nil {
+		s.Fatalf("%s: %v", sql, err)
+	}
+	return n
+}
+
+// enlisted is a branch of a new transaction, and its gid.
+func enlisted() (branch.Branch, string) {
+	b := branch.Branch{Cluster: "c1", TxID: uuid.Must(uuid.NewV7()).String(), Number: 1}
+	return b, "decree_c1_" + b.TxID + "_1"
+}
+
+// sell is the application's own code.
+func sell(name string) func(context.Context, pgx.Tx) error {
+	return func(ctx context.Context, tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, "INSERT INTO item VALUES ($1)", name)
+		return err
+	}
+}
+
+// prepared wants a gid prepared, or not.
+func (s *shop) prepared(gid string, want bool) {
+	s.Helper()
+	if got := s.number("SELECT count(*) FROM pg_prepared_xacts WHERE gid = $1", gid) == 1; got != want {
+		s.Fatalf("prepared is %t, want %t", got, want)
+	}
+}
+
+// clean wants nothing of a branch, and no connection in a transaction.
+func (s *shop) clean(gid string) {
+	s.Helper()
+	s.prepared(gid, false)
+	if n := s.number("SELECT count(*) FROM decree_branch WHERE gid = $1", gid); n != 0 {
+		s.Errorf("%d marker rows are left", n)
+	}
+	until(s.T, "every connection is given back and idle", func() bool {
+		return s.pool.Stat().AcquiredConns() == 0 &&
+			s.number("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in transaction%'") == 0
+	})
+}
+
+// R7: a prepared branch outlives its connection and its application, and is either
+// committed or not there.
+func TestPreparedBranchWaits(t *testing.T) {
+	s := newShop(t)
+	for _, end := range []struct {
+		sql  string
+		want int
+	}{{"COMMIT PREPARED", 1}, {"ROLLBACK PREPARED", 0}} {
+		b, gid := enlisted()
+		vote, err := decreepg.Run(t.Context(), s.pool, b, sell(gid))
+		if err != nil || vote != branch.Yes() {
+			t.Fatalf("%s, %v; want yes", vote, err)
+		}
+		s.prepared(gid, true)
+		if n := s.number("SELECT count(*) FROM item WHERE name = $1", gid); n != 0 {
+			t.Error("what is only prepared is visible")
+		}
+		s.pool.Reset()
+		s.prepared(gid, true)
+		s.exec(end.sql + " '" + gid + "'")
+		if n := s.number("SELECT count(*) FROM item WHERE name = $1", gid); n != end.want {
+			t.Errorf("%d items after %s", n, end.sql)
+		}
+		if n := s.number("SELECT count(*) FROM decree_branch WHERE gid = $1 AND state = 'prepared'", gid); n != end.want {
+			t.Errorf("%d rows prove a commit after %s", n, end.sql)
+		}
+	}
+}
+
+// A no leaves nothing, and says why.
+func TestNoLeavesNothing(t *testing.T) {
+	s := newShop(t)
+	s.exec("INSERT INTO item VALUES ('taken')")
+	for name, c := range map[string]struct {
+		work func(context.Context, pgx.Tx) error
+		says string
+	}{
+		"the function refuses": {func(ctx context.Context, tx pgx.Tx) error {
+			return errors.Join(sell("a")(ctx, tx), errors.New("sold out"))
+		}, "sold out"},
+		"a statement fails": {sell("taken"), "duplicate key"},
+		"a statement fails and the function swallows it": {func(ctx context.Context, tx pgx.Tx) error {
+			_ = sell("taken")(ctx, tx)
+			return nil
+		}, "a statement of the branch had failed"},
+		"a constraint is checked at prepare": {func(ctx context.Context, tx pgx.Tx) error {
+			_, err := tx.Exec(ctx, "INSERT INTO part VALUES ('nothing')")
+			return err
+		}, "foreign key"},
+		"a temporary table": {func(ctx context.Context, tx pgx.Tx) error {
+			_, err := tx.Exec(ctx, "CREATE TEMP TABLE mine ON COMMIT DROP AS SELECT 1")
+			return err
+		}, "temporary"},
+		"the function rolls back": {func(ctx context.Context, tx pgx.Tx) error {
+			defer tx.Rollback(ctx) //nolint:errcheck // a habit
+			return sell("b")(ctx, tx)
+		}, "rolled its transaction back"},
+		"the function commits": {func(ctx context.Context, tx pgx.Tx) error {
+			return errors.Join(sell("c")(ctx, tx), tx.Commit(ctx))
+		}, "decree ends this transaction"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s.T = t
+			b, gid := enlisted()
+			vote, err := decreepg.Run(t.Context(), s.pool, b, c.work)
+			if err != nil || vote.Wire() != branch.No("").Wire() || !strings.Contains(vote.Reason(), c.says) {
+				t.Fatalf("%s, %v; want a no with %q", vote, err, c.says)
+			}
+			s.clean(gid)
+			if n := s.number("SELECT count(*) FROM item"); n != 1 {
+				t.Errorf("%d items, want the one that was there", n)
+			}
+		})
+	}
+}
+
+// A savepoint takes a failure back, and the branch goes on.
+func TestNestedTransactions(t *testing.T) {
+	s := newShop(t)
+	s.exec("INSERT INTO item VALUES ('taken')")
+	b, gid := enlisted()
+	vote, err := decreepg.Run(t.Context(), s.pool, b, func(ctx context.Context, tx pgx.Tx) error {
+		if err := pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error { return sell("taken")(ctx, tx) }); err == nil {
+			return errors.New("sold twice")
+		}
+		return pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error { return sell("other")(ctx, tx) })
+	})
+	if err != nil || vote != branch.Yes() {
+		t.Fatalf("%s, %v; want yes", vote, err)
+	}
+	s.exec("COMMIT PREPARED '" + gid + "'")
+	if n := s.number("SELECT count(*) FROM item"); n != 2 {
+		t.Errorf("%d items, want 2", n)
+	}
+}
+
+func TestPanicLeavesNothing(t *testing.T) {
+	s := newShop(t)
+	b, gid := enlisted()
+	func() {
+		defer func() {
+			if r := recover(); r != "out of paper" {
+				t.Errorf("recovered %v", r)
+			}
+		}()
+		_, _ = decreepg.Run(t.Context(), s.pool, b, func(ctx context.Context, tx pgx.Tx) error {
+			_ = sell("a")(ctx, tx)
+			panic("out of paper")
+		})
+	}()
+	s.clean(gid)
+}
+
+// R8: a branch that decree has aborted never begins; nor does one a second time.
+func TestBranchThatMustNotBegin(t *testing.T) {
+	s := newShop(t)
+	never := func(context.Context, pgx.Tx) error { t.Error("the function ran"); return nil }
+
+	aborted, gid := enlisted()
+	s.exec("INSERT INTO decree_branch (gid, state) VALUES ($1, 'aborted')", gid)
+	if _, err := decreepg.Run(t.Context(), s.pool, aborted, never); !errors.Is(err, decreepg.ErrAborted) {
+		t.Errorf("after its abort: %v", err)
+	}
+
+	twice, gid := enlisted()
+	if vote, err := decreepg.Run(t.Context(), s.pool, twice, sell("a")); err != nil || vote != branch.Yes() {
+		t.Fatalf("%s, %v; want yes", vote, err)
+	}
+	for _, when := range []string{"while it is prepared", "once it is committed"} {
+		if _, err := decreepg.Run(t.Context(), s.pool, twice, never); !errors.Is(err, decreepg.ErrTaken) {
+			t.Errorf("%s: %v", when, err)
+		}
+		if when == "while it is prepared" {
+			s.exec("COMMIT PREPARED '" + gid + "'")
+		}
+	}
+
+	open, _ := enlisted()
+	first, err := decreepg.Begin(t.Context(), s.pool, open)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := decreepg.Run(t.Context(), s.pool, open, never); !errors.Is(err, decreepg.ErrTaken) {
+		t.Errorf("while it is at work: %v", err)
+	}
+	if err := first.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+
+	expired, _ := enlisted()
+	s.exec("INSERT INTO decree_fence VALUES ('c1', 1, 9000000000000000000)")
+	if _, err := decreepg.Run(t.Context(), s.pool, expired, never); !errors.Is(err, decreepg.ErrAborted) {
+		t.Errorf("from before the horizon: %v", err)
+	}
+
+	for _, b := range []branch.Branch{
+		{}, {Cluster: "c_1", TxID: expired.TxID, Number: 1}, {Cluster: "c1", TxID: "'; DROP TABLE item; --", Number: 1},
+		{Cluster: "c1", TxID: uuid.NewString(), Number: 1}, {Cluster: "c1", TxID: expired.TxID},
+	} {
+		if _, err := decreepg.Run(t.Context(), s.pool, b, never); err == nil || !strings.Contains(err.Error(), "was it enlisted") {
+			t.Errorf("%v: %v", b, err)
+		}
+	}
+}
+
+// A database that is not registered says so, and not only that a relation is missing.
+func TestUnregisteredDatabase(t *testing.T) {
+	s := newShop(t)
+	s.exec("DROP TABLE decree_branch")
+	b, _ := enlisted()
+	if _, err := decreepg.Run(t.Context(), s.pool, b, sell("a")); !errors.Is(err, decreepg.ErrUnmarked) {
+		t.Errorf("%v, want ErrUnmarked", err)
+	}
+	b, _ = enlisted()
+	if _, err := (decreepg.Config{Schema: "elsewhere"}).Run(t.Context(), s.pool, b, sell("a")); !errors.Is(err, decreepg.ErrUnmarked) {
+		t.Errorf("%v, want ErrUnmarked", err)
+	}
+	if n := s.number("SELECT count(*) FROM item"); n != 0 {
+		t.Errorf("%d items are there", n)
+	}
+}
+
+// A connection that breaks at PREPARE leaves a branch that may be prepared, and
+// that is what is said. Whoever aborts it then finds out: the abort of decree's
+// driver is a ROLLBACK PREPARED and a row that no later branch gets past.
+func TestCutAtPrepare(t *testing.T) {
+	for _, arrives := range []bool{false, true} {
+		s := newShop(t)
+		cut := &scissors{word: []byte("PREPARE TRANSACTION"), arrives: arrives}
+		cut.armed.Store(true)
+		pool := newPool(t, s.dsn, cut.hold)
+		b, gid := enlisted()
+		vote, err := decreepg.Run(t.Context(), pool, b, sell("a"))
+		if !errors.Is(err, decreepg.ErrAmbiguous) || vote != (branch.Vote{}) {
+			t.Fatalf("%s, %v; want ErrAmbiguous", vote, err)
+		}
+		if cut.cuts.Load() != 1 {
+			t.Fatal("nothing was cut")
+		}
+		s.prepared(gid, arrives)
+	}
+}
+
+// A caller who leaves at any time leaves no transaction open, and a branch prepared
+// only where the vote or ErrAmbiguous told of it.
+func TestLeavingAtAnyTime(t *testing.T) {
+	s := newShop(t)
+	const copies = 40
+	for i := range copies {
+		ctx, leave := context.WithCancel(t.Context())
+		b, gid := enlisted()
+		vote, err := decreepg.Run(ctx, s.pool, b, func(ctx context.Context, tx pgx.Tx) error {
+			if i%4 == 0 {
+				leave()
+			}
+			err := sell(gid)(ctx, tx)
+			go leave() // now, or while it is being prepared, or after
+			return err
+		})
+		leave()
+		told := vote == branch.Yes() || errors.Is(err, decreepg.ErrAmbiguous)
+		if n := s.number("SELECT count(*) FROM pg_prepared_xacts WHERE gid = $1", gid); n == 1 && !told {
+			t.Fatalf("prepared after %s, %v", vote, err)
+		}
+		if vote == branch.Yes() {
+			s.prepared(gid, true)
+		}
+	}
+	until(t, "every connection is given back and idle", func() bool {
+		return s.pool.Stat().AcquiredConns() == 0 &&
+			s.number("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in transaction%'") == 0
+	})
+}
+
+// The steps by hand: Rollback may be deferred, and comes to nothing after Prepare.
+func TestSteps(t *testing.T) {
+	s := newShop(t)
+	b, gid := enlisted()
+	work, err := decreepg.Begin(t.Context(), s.pool, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := sell("a")(t.Context(), work.Tx()); err != nil {
+		t.Fatal(err)
+	}
+	if vote, err := work.Prepare(t.Context()); err != nil || vote != branch.Yes() {
+		t.Fatalf("%s, %v; want yes", vote, err)
+	}
+	if err := work.Rollback(t.Context()); err != nil {
+		t.Errorf("rollback after prepare: %v", err)
+	}
+	if _, err := work.Prepare(t.Context()); err == nil {
+		t.Error("a second prepare succeeded")
+	}
+	s.prepared(gid, true)
+	if _, err := work.Tx().Exec(t.Context(), "SELECT 1"); err == nil {
+		t.Error("a statement ran after prepare")
+	}
+}
+
+// A branch that only looks leaves nothing, and cannot write by mistake.
+func TestRead(t *testing.T) {
+	s := newShop(t)
+	vote, err := decreepg.Read(t.Context(), s.pool, func(ctx context.Context, tx pgx.Tx) error {
+		var n int
+		return tx.QueryRow(ctx, "SELECT count(*) FROM item").Scan(&n)
+	})
+	if err != nil || vote != branch.ReadOnly() {
+		t.Errorf("%s, %v; want read-only", vote, err)
+	}
+	vote, err = decreepg.Read(t.Context(), s.pool, sell("a"))
+	if err != nil || !strings.Contains(vote.Reason(), "read-only") {
+		t.Errorf("a write: %s, %v; want a no", vote, err)
+	}
+	_, gid := enlisted()
+	s.clean(gid)
+}
+
+// A single connection serves as well as a pool, and is clean afterwards.
+func TestOneConnection(t *testing.T) {
+	s := newShop(t)
+	conn, err := pgx.Connect(t.Context(), s.dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	for _, name := range []string{"a", "a", "b"} { // the second waits for the first one's key
+		b, gid := enlisted()
+		vote, err := decreepg.Run(t.Context(), conn, b, func(ctx context.Context, tx pgx.Tx) error {
+			_, err := tx.Exec(ctx, "SET LOCAL lock_timeout = 100")
+			return errors.Join(err, sell(name)(ctx, tx))
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if vote == branch.Yes() {
+			s.prepared(gid, true)
+		} else if !strings.Contains(vote.Reason(), "lock timeout") {
+			t.Fatal(vote)
+		}
+		if conn.PgConn().TxStatus() != 'I' {
+			t.Fatal("the connection is not idle")
+		}
+	}
+}
