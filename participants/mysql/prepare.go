@@ -79,19 +79,38 @@ type work struct {
 	b          participants.Branch
 	gid        string
 	xid        string
-	statements []statements.Statement
-	compiled   []compiled
+	statements []statement
 	reads      bool // all of it
 }
 
+// statement is one of a branch's statements, ready to be sent.
+type statement struct {
+	statements.Statement
+	compiled
+	text string
+	args []any // that the library is to quote
+}
+
+// expect checks the rows that the statement has touched.
+func (s statement) expect(rows int64) error {
+	if wrong := s.Unexpected(rows); wrong != "" {
+		return errors.New(wrong)
+	}
+	return nil
+}
+
 func newWork(m marker.Branch, b participants.Branch, parsed []statements.Statement) (*work, error) {
-	w := &work{Branch: m, b: b, gid: m.GID(), xid: m.XID().String(), statements: parsed, reads: true}
+	w := &work{Branch: m, b: b, gid: m.GID(), xid: m.XID().String(), reads: true}
 	for _, s := range parsed {
 		c, err := compile(s.SQL)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", s, err)
 		}
-		w.compiled = append(w.compiled, c)
+		text, args, err := c.text(s.Args)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", s, err)
+		}
+		w.statements = append(w.statements, statement{Statement: s, compiled: c, text: text, args: args})
 		w.reads = w.reads && c.reads
 	}
 	return w, nil
@@ -149,8 +168,8 @@ func (p *participant) run(ctx context.Context, s *session, w *work) (refusal, er
 	t := trip{session: s}
 	t.add(nil, "XA START "+w.xid)
 	t.add(open, p.sql.InsertOpen, w.gid, w.b.Digest[:], s.owner.String(), w.Cluster, w.b.Epoch, int64(w.TxID.Time()))
-	for i, st := range w.statements {
-		if refusal, err := t.statement(ctx, st, w.compiled[i]); refusal != nil || err != nil {
+	for _, st := range w.statements {
+		if refusal, err := t.statement(ctx, st); refusal != nil || err != nil {
 			return refusal, err
 		}
 	}
@@ -285,29 +304,19 @@ func (t *trip) add(check func(rows int64) error, sql string, args ...any) {
 
 // statement appends one of the branch's statements, or runs it at once where its
 // answer is more than one number.
-func (t *trip) statement(ctx context.Context, st statements.Statement, c compiled) (refusal, err error) {
-	sql, args, err := c.text(st.Args)
-	if err != nil {
-		return fmt.Errorf("%s: %w", st, err), nil
-	}
-	check := func(rows int64) error {
-		if wrong := st.Unexpected(rows); wrong != "" {
-			return errors.New(wrong)
-		}
-		return nil
-	}
-	if !c.calls && !(c.rows && st.ExpectRows != nil) {
-		t.add(check, sql, args...)
+func (t *trip) statement(ctx context.Context, st statement) (refusal, err error) {
+	if !st.calls && !(st.rows && st.ExpectRows != nil) {
+		t.add(st.expect, st.text, st.args...)
 		return nil, nil
 	}
 	if refusal, err := t.flush(ctx); refusal != nil || err != nil {
 		return refusal, err
 	}
-	rows, err := t.session.count(ctx, sql, args...)
+	rows, err := t.session.count(ctx, st.text, st.args...)
 	if refusal, err := sort(err); refusal != nil || err != nil {
 		return refusal, err
 	}
-	return check(rows), nil
+	return st.expect(rows), nil
 }
 
 // flush runs what was added and checks what each statement has touched.

@@ -43,23 +43,19 @@ func (p *participant) read(ctx context.Context, s *session, w *work) (participan
 	if known != 0 || closed != 0 {
 		return participants.Vote{}, errFenced
 	}
-	for i, st := range w.statements {
-		sql, args, err := w.compiled[i].text(st.Args)
-		if err != nil {
-			return participants.No("%s: %v", st, err), nil
-		}
-		rows, err := s.count(ctx, sql, args...)
+	for _, st := range w.statements {
+		rows, err := s.count(ctx, st.text, st.args...)
 		refusal, err := sort(err)
 		switch {
 		case err != nil:
 			return participants.Vote{}, err
 		case numberOf(refusal) == errReadOnlyTx:
 			return participants.Vote{}, errWrites
-		case refusal != nil:
-			return participants.No("%s: %s", st, reasonOf(refusal)), nil
+		case refusal == nil:
+			refusal = st.expect(rows)
 		}
-		if wrong := st.Unexpected(rows); wrong != "" {
-			return participants.No("%s", wrong), nil
+		if refusal != nil {
+			return participants.No("%s: %s", st, reasonOf(refusal)), nil
 		}
 	}
 	return participants.ReadOnly(), nil
