@@ -54,6 +54,7 @@ type Branch struct {
 	session *session
 	xid     string // as it stands in SQL
 	lock    string // of the session, by which the server tells that it lives
+	started bool   // only then is what has the XA id ours, and nobody else's
 	ended   bool
 }
 
@@ -121,6 +122,7 @@ func (b *Branch) begin(ctx context.Context, text marker.MySQL, name marker.Branc
 	if _, err := b.conn.ExecContext(ctx, "XA START "+b.xid); err != nil {
 		return refusal(err)
 	}
+	b.started = true
 	// The look comes first, so that no lock on the fence is kept: see Insert.
 	var epoch, horizon uint64
 	err = b.conn.QueryRowContext(ctx, text.Fence, name.Cluster).Scan(&epoch, &horizon)
@@ -257,9 +259,11 @@ func (b *Branch) Rollback(ctx context.Context) error {
 	if b.session != nil {
 		b.session.recall() //nolint:errcheck // whatever failed is given up with the rest
 	}
-	// Of the errors of XA END the rollback tells those that matter: a transaction that
-	// lost a deadlock answers so, and has to be rolled back like any other.
-	_, _ = b.conn.ExecContext(ctx, "XA END "+b.xid)
+	if b.started {
+		// Of the errors of XA END the rollback tells those that matter: a transaction
+		// that lost a deadlock answers so, and has to be rolled back like any other.
+		_, _ = b.conn.ExecContext(ctx, "XA END "+b.xid)
+	}
 	err := b.rollback(ctx)
 	if err != nil {
 		b.discard()
@@ -269,8 +273,10 @@ func (b *Branch) Rollback(ctx context.Context) error {
 
 // rollback ends the XA transaction and gives the connection back as it was.
 func (b *Branch) rollback(ctx context.Context) error {
-	if _, err := b.conn.ExecContext(ctx, "XA ROLLBACK "+b.xid); err != nil {
-		return err
+	if b.started {
+		if _, err := b.conn.ExecContext(ctx, "XA ROLLBACK "+b.xid); err != nil {
+			return err
+		}
 	}
 	if _, err := b.conn.ExecContext(ctx, "DO RELEASE_LOCK(?)", b.lock); err != nil {
 		return err
