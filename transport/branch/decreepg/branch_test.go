@@ -15,19 +15,18 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/decree-tx/decree/participants/marker"
+	"github.com/decree-tx/decree/participants"
 	"github.com/decree-tx/decree/participants/participanttest/databases"
 	"github.com/decree-tx/decree/transport/branch"
 	"github.com/decree-tx/decree/transport/branch/decreepg"
 )
 
-// shop is the application's database, registered with decree as far as these tests
-// need it.
+// shop is the application's database, registered with decree.
 type shop struct {
 	*testing.T
-	dsn  string
-	pool *pgxpool.Pool
-	sql  marker.Postgres
+	dsn    string
+	pool   *pgxpool.Pool
+	driver participants.Participant // decree's end
 }
 
 func newShop(t *testing.T) *shop {
@@ -35,14 +34,9 @@ func newShop(t *testing.T) *shop {
 	server := databases.Shared(t, databases.Postgres)
 	s := &shop{T: t, dsn: server.DSN(databases.FreshDatabase(t, server))}
 	s.pool = newPool(t, s.dsn, nil)
-	var err error
-	if s.sql, err = marker.NewPostgres(""); err != nil {
-		t.Fatal(err)
-	}
-	for _, statement := range append(s.sql.Tables, `CREATE TABLE item (name text PRIMARY KEY)`,
-		`CREATE TABLE part (item text REFERENCES item DEFERRABLE INITIALLY DEFERRED)`) {
-		s.exec(statement)
-	}
+	s.exec(`CREATE TABLE item (name text PRIMARY KEY)`)
+	s.exec(`CREATE TABLE part (item text REFERENCES item DEFERRABLE INITIALLY DEFERRED)`)
+	s.driver = s.register()
 	return s
 }
 
@@ -95,35 +89,6 @@ func (s *shop) clean(gid string) {
 		return s.pool.Stat().AcquiredConns() == 0 &&
 			s.number("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in transaction%'") == 0
 	})
-}
-
-// R7: a prepared branch outlives its connection and its application, and is either
-// committed or not there.
-func TestPreparedBranchWaits(t *testing.T) {
-	s := newShop(t)
-	for _, end := range []struct {
-		sql  string
-		want int
-	}{{"COMMIT PREPARED", 1}, {"ROLLBACK PREPARED", 0}} {
-		b, gid := enlisted()
-		vote, err := decreepg.Run(t.Context(), s.pool, b, sell(gid))
-		if err != nil || vote != branch.Yes() {
-			t.Fatalf("%s, %v; want yes", vote, err)
-		}
-		s.prepared(gid, true)
-		if n := s.number("SELECT count(*) FROM item WHERE name = $1", gid); n != 0 {
-			t.Error("what is only prepared is visible")
-		}
-		s.pool.Reset()
-		s.prepared(gid, true)
-		s.exec(end.sql + " '" + gid + "'")
-		if n := s.number("SELECT count(*) FROM item WHERE name = $1", gid); n != end.want {
-			t.Errorf("%d items after %s", n, end.sql)
-		}
-		if n := s.number("SELECT count(*) FROM decree_branch WHERE gid = $1 AND state = 'prepared'", gid); n != end.want {
-			t.Errorf("%d rows prove a commit after %s", n, end.sql)
-		}
-	}
 }
 
 // A no leaves nothing, and says why.
@@ -216,7 +181,9 @@ func TestBranchThatMustNotBegin(t *testing.T) {
 	never := func(context.Context, pgx.Tx) error { t.Error("the function ran"); return nil }
 
 	aborted, gid := enlisted()
-	s.exec("INSERT INTO decree_branch (gid, state) VALUES ($1, 'aborted')", gid)
+	if err := s.driver.Abort(t.Context(), asked(gid)); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := decreepg.Run(t.Context(), s.pool, aborted, never); !errors.Is(err, decreepg.ErrAborted) {
 		t.Errorf("after its abort: %v", err)
 	}
@@ -225,13 +192,15 @@ func TestBranchThatMustNotBegin(t *testing.T) {
 	if vote, err := decreepg.Run(t.Context(), s.pool, twice, sell("a")); err != nil || vote != branch.Yes() {
 		t.Fatalf("%s, %v; want yes", vote, err)
 	}
-	for _, when := range []string{"while it is prepared", "once it is committed"} {
-		if _, err := decreepg.Run(t.Context(), s.pool, twice, never); !errors.Is(err, decreepg.ErrTaken) {
-			t.Errorf("%s: %v", when, err)
-		}
-		if when == "while it is prepared" {
-			s.exec("COMMIT PREPARED '" + gid + "'")
-		}
+	if _, err := decreepg.Run(t.Context(), s.pool, twice, never); !errors.Is(err, decreepg.ErrTaken) {
+		t.Errorf("while it is prepared: %v", err)
+	}
+	s.prepared(gid, true) // the second run has not taken the first one back
+	if err := s.driver.Commit(t.Context(), asked(gid)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := decreepg.Run(t.Context(), s.pool, twice, never); !errors.Is(err, decreepg.ErrTaken) {
+		t.Errorf("once it is committed: %v", err)
 	}
 
 	open, _ := enlisted()
@@ -247,7 +216,7 @@ func TestBranchThatMustNotBegin(t *testing.T) {
 	}
 
 	expired, _ := enlisted()
-	s.exec("INSERT INTO decree_fence VALUES ('c1', 1, 9000000000000000000)")
+	s.exec("UPDATE decree_fence SET horizon = 9000000000000000000")
 	if _, err := decreepg.Run(t.Context(), s.pool, expired, never); !errors.Is(err, decreepg.ErrAborted) {
 		t.Errorf("from before the horizon: %v", err)
 	}
@@ -276,27 +245,6 @@ func TestUnregisteredDatabase(t *testing.T) {
 	}
 	if n := s.number("SELECT count(*) FROM item"); n != 0 {
 		t.Errorf("%d items are there", n)
-	}
-}
-
-// A connection that breaks at PREPARE leaves a branch that may be prepared, and
-// that is what is said. Whoever aborts it then finds out: the abort of decree's
-// driver is a ROLLBACK PREPARED and a row that no later branch gets past.
-func TestCutAtPrepare(t *testing.T) {
-	for _, arrives := range []bool{false, true} {
-		s := newShop(t)
-		cut := &scissors{word: []byte("PREPARE TRANSACTION"), arrives: arrives}
-		cut.armed.Store(true)
-		pool := newPool(t, s.dsn, cut.hold)
-		b, gid := enlisted()
-		vote, err := decreepg.Run(t.Context(), pool, b, sell("a"))
-		if !errors.Is(err, decreepg.ErrAmbiguous) || vote != (branch.Vote{}) {
-			t.Fatalf("%s, %v; want ErrAmbiguous", vote, err)
-		}
-		if cut.cuts.Load() != 1 {
-			t.Fatal("nothing was cut")
-		}
-		s.prepared(gid, arrives)
 	}
 }
 
