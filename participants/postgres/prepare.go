@@ -103,7 +103,7 @@ func (p *participant) parse(payload []byte) ([]statements.Statement, error) {
 // decline votes no without running anything, unless the branch is known: what was
 // promised before the catalogue changed stays promised.
 func (p *participant) decline(ctx context.Context, o order, why error) (vote participants.Vote, err error) {
-	err = p.with(ctx, func(s *session) error {
+	err = p.with(ctx, func(s *session) (err error) {
 		vote, err = p.veto(ctx, s, o, participants.No("%s", clip(why.Error())))
 		return err
 	})
@@ -230,7 +230,7 @@ func (s *session) judge(answers []answer, work []statements.Statement) (particip
 				return participants.No("%s", clip(why)), nil
 			}
 			continue
-		case !errors.As(a.err, &refused) || confused(refused):
+		case !errors.As(a.err, &refused):
 			return participants.Vote{}, a.err
 		case outdated(refused):
 			clear(s.prepared)

@@ -155,6 +155,10 @@ func (t *trip) make() ([]answer, error) {
 		answers, err = t.answers()
 	}
 	closed := t.pipeline.Close()
+	if confused(err) {
+		t.s.conn.Close(t.ctx) //nolint:errcheck // it is of no use any more
+		return nil, err
+	}
 	if err == nil {
 		var refused *pgconn.PgError // was met in the answers
 		if !errors.As(closed, &refused) {
@@ -214,7 +218,7 @@ func (t *trip) answer(st step) (answer, error) {
 		if st.kind == parseStep {
 			t.s.prepared[st.sql] = st.name
 		}
-	case errors.As(err, &refused) && !fatal(refused):
+	case errors.As(err, &refused) && !fatal(refused) && !confused(refused):
 		a.err = refused
 	default:
 		return answer{}, err

@@ -41,9 +41,10 @@ func terminated(err error) bool {
 
 // confused reports whether session and server disagree on which statements are
 // parsed, as they do where a pooler hands one session's messages to another's. It
-// says nothing about the statement.
-func confused(e *pgconn.PgError) bool {
-	return e.Code == invalidStatement || e.Code == duplicateStatement
+// says nothing about the statement: the connection is of no use.
+func confused(err error) bool {
+	var e *pgconn.PgError
+	return errors.As(err, &e) && (e.Code == invalidStatement || e.Code == duplicateStatement)
 }
 
 // outdated reports whether a parsed statement's tables have changed so that it has
