@@ -115,7 +115,12 @@ func TestRequestOnTheWire(t *testing.T) {
 
 // What the wire would change on its way is not sent.
 func TestWhatTheWireCannotCarry(t *testing.T) {
-	p := openOver(t, &scripted{})
+	p := open(t, httpparticipant.Config{URL: serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/recover" {
+			t.Errorf("%s was sent", r.URL.Path)
+		}
+		http.NotFound(w, r)
+	}))})
 	b := newBranch("")
 	b.Epoch = 1 << 53
 	for call, err := range calls(bounded(t), p, b) {

@@ -117,6 +117,9 @@ func TestExampleInAnotherLanguage(t *testing.T) {
 			Participant: openKnown(t, httpparticipant.Config{URL: c.url}),
 			Restart:     again,
 			Crash:       again,
+			Block: func(t *testing.T, name string) func() {
+				return block(t, openKnown(t, httpparticipant.Config{URL: c.url}), fmt.Appendf(nil, `{"counter": %q, "add": 1}`, name))
+			},
 			Second: func(t *testing.T) participants.Participant {
 				return openKnown(t, httpparticipant.Config{URL: c.url})
 			},
@@ -130,6 +133,20 @@ func TestExampleInAnotherLanguage(t *testing.T) {
 			Conflicts: true,
 		}
 	}})
+}
+
+// block has another cluster hold what a payload needs, until release is called.
+func block(t *testing.T, p participants.Participant, payload []byte) (release func()) {
+	t.Helper()
+	b := newBranch(string(payload))
+	if v, err := p.Prepare(bounded(t), b); err != nil || v != participants.Yes() {
+		t.Fatalf("prepare: %v, %v", v, err)
+	}
+	return func() {
+		if err := p.Abort(bounded(t), b); err != nil {
+			t.Errorf("abort: %v", err)
+		}
+	}
 }
 
 // cutOnce is a way to a service that breaks under the first prepare: before it
@@ -185,6 +202,38 @@ func TestExampleAfterATornWrite(t *testing.T) {
 	}
 	if err := p.Commit(bounded(t), first); err != nil || c.value(t, "a") != 1 {
 		t.Errorf("commit: %v, and a is %d", err, c.value(t, "a"))
+	}
+}
+
+// What does not fit on one page is on the next.
+func TestExamplePages(t *testing.T) {
+	c := startCounter(t, filepath.Join(t.TempDir(), "journal"))
+	p := open(t, httpparticipant.Config{URL: c.url})
+	listed := map[string]bool{}
+	for i := range 5 {
+		block(t, p, fmt.Appendf(nil, `{"counter": "n%d", "add": 1}`, i))
+	}
+	for pages, cursor := 1, ""; ; pages++ {
+		code, text := post(t, c.url+"/recover", fmt.Sprintf(`{"cluster": "c1", "limit": 2, "cursor": %q}`, cursor))
+		var page struct {
+			Branches   []struct{ TxID string }
+			NextCursor string `json:"next_cursor"`
+		}
+		if err := json.Unmarshal([]byte(text), &page); err != nil || code != 200 {
+			t.Fatalf("recover: %d %s", code, text)
+		}
+		for _, b := range page.Branches {
+			listed[b.TxID] = true
+		}
+		if cursor = page.NextCursor; cursor == "" {
+			if pages != 3 || len(listed) != 5 {
+				t.Errorf("%d branches on %d pages, want 5 on 3", len(listed), pages)
+			}
+			return
+		}
+		if pages == 5 {
+			t.Fatal("the list does not end")
+		}
 	}
 }
 

@@ -87,6 +87,7 @@ func TestHalfAnAnswer(t *testing.T) {
 		"another protocol":           "SSH-2.0-OpenSSH_9.2\r\n",
 		"another protocol, accepted": "HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n" + `{"vote": "commit"}`,
 		"a header without an end":    head + "X: " + strings.Repeat("x", 1<<20) + "\r\n\r\n",
+		"a header that is none":      head + strings.Repeat("\x1b[2J", 8000) + "\r\n\r\n",
 		"a body without an end":      head + "Connection: close\r\n\r\n" + `{"vote": "commit"` + strings.Repeat(" ", 1<<20) + "}",
 	} {
 		url := serveRaw(t, func(w io.Writer, _ string, _ http.Header, _ int) bool {
@@ -109,6 +110,15 @@ func TestLongAnswers(t *testing.T) {
 		if (err == nil) != whole {
 			t.Errorf("a yes of %d bytes: %v", size, err)
 		}
+	}
+	// One that never ends is left as soon as it is too long.
+	url := serveRaw(t, func(w io.Writer, _ string, _ http.Header, _ int) bool {
+		io.WriteString(w, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n"+strings.Repeat(" ", 64<<10+1)) //nolint:errcheck // the caller notices
+		return true
+	})
+	_, err := open(t, httpparticipant.Config{URL: url}).Prepare(bounded(t), newBranch(""))
+	if err == nil || !strings.Contains(err.Error(), "more than 65536 bytes") {
+		t.Errorf("a body without an end: %v", err)
 	}
 }
 

@@ -169,35 +169,35 @@ func TestPagesOfTheHandler(t *testing.T) {
 func TestListsThatCannotBeTrusted(t *testing.T) {
 	good := uuid.Must(uuid.NewV7()).String()
 	full := `{"branches": [` + strings.TrimSuffix(strings.Repeat(fmt.Sprintf(`{"txid": %q, "branch": 1},`, good), 1000), ",") + `]`
-	for name, body := range map[string]string{
-		"no list":           `{}`,
-		"null":              `{"branches": null}`,
-		"no txid":           `{"branches": [{"branch": 1}]}`,
-		"no branch":         fmt.Sprintf(`{"branches": [{"txid": %q}]}`, good),
-		"branch as text":    fmt.Sprintf(`{"branches": [{"txid": %q, "branch": "1"}]}`, good),
-		"nothing":           `{"branches": [null]}`,
-		"cursor no text":    `{"branches": [], "next_cursor": 7}`,
-		"long cursor":       fmt.Sprintf(`{"branches": [], "next_cursor": %q}`, strings.Repeat("c", 1025)),
-		"the same cursor":   full + `, "next_cursor": "c"}`,
-		"cut short":         full,
-		"longer than taken": `{"branches": [], "x": "` + strings.Repeat("x", 1<<20) + `"}`,
+	const noList, noBranch = `no list "branches"`, "no branch"
+	for name, tc := range map[string]struct{ body, want string }{
+		"no list":           {`{}`, noList},
+		"null":              {`{"branches": null}`, noList},
+		"no txid":           {`{"branches": [{"branch": 1}]}`, noBranch},
+		"no branch":         {fmt.Sprintf(`{"branches": [{"txid": %q}]}`, good), noBranch},
+		"branch as text":    {fmt.Sprintf(`{"branches": [{"txid": %q, "branch": "1"}]}`, good), noList},
+		"nothing":           {`{"branches": [null]}`, noBranch},
+		"cursor no text":    {`{"branches": [], "next_cursor": 7}`, "not a string"},
+		"long cursor":       {fmt.Sprintf(`{"branches": [], "next_cursor": %q}`, strings.Repeat("c", 1025)), "cursor of 1025 bytes"},
+		"the same cursor":   {`{"branches": [], "next_cursor": "c"}`, "the same cursor"},
+		"cut short":         {full, "cut short"},
+		"longer than taken": {`{"branches": [], "x": "` + strings.Repeat("x", 1<<20) + `"}`, "more than 1048576 bytes"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			mustNotBeListed(t, saysJSON(200, body))
+			mustNotBeListed(t, saysJSON(200, tc.body), tc.want)
 		})
 	}
-	t.Run("endless", func(t *testing.T) {
-		var page atomic.Int64
-		mustNotBeListed(t, func(w http.ResponseWriter, r *http.Request) {
-			saysJSON(200, fmt.Sprintf(`%s, "next_cursor": "%d"}`, full, page.Add(1)))(w, r)
+	for name, tc := range map[string]struct{ page, want string }{
+		"endless":           {full, "more than 100000 branches"},
+		"endless and empty": {`{"branches": []`, "not ended after 1000 pages"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var page atomic.Int64
+			mustNotBeListed(t, func(w http.ResponseWriter, r *http.Request) {
+				saysJSON(200, fmt.Sprintf(`%s, "next_cursor": "%d"}`, tc.page, page.Add(1)))(w, r)
+			}, tc.want)
 		})
-	})
-	t.Run("endless and empty", func(t *testing.T) {
-		var page atomic.Int64
-		mustNotBeListed(t, func(w http.ResponseWriter, r *http.Request) {
-			saysJSON(200, fmt.Sprintf(`{"branches": [], "next_cursor": "%d"}`, page.Add(1)))(w, r)
-		})
-	})
+	}
 	t.Run("cut short on the second page", func(t *testing.T) {
 		mustNotBeListed(t, func(w http.ResponseWriter, r *http.Request) {
 			var request struct{ Cursor string }
@@ -206,15 +206,16 @@ func TestListsThatCannotBeTrusted(t *testing.T) {
 				return
 			}
 			saysJSON(200, full+`, "next_cursor": "c"}`)(w, r)
-		})
+		}, "HTTP 500")
 	})
 }
 
-func mustNotBeListed(t *testing.T, h http.HandlerFunc) {
+func mustNotBeListed(t *testing.T, h http.HandlerFunc, want string) {
 	t.Helper()
 	p := open(t, httpparticipant.Config{URL: serve(t, h)})
-	if got, err := p.Recover(bounded(t), "c1"); err == nil || got != nil {
-		t.Errorf("%d branches, %v; want an error and none", len(got), err)
+	got, err := p.Recover(bounded(t), "c1")
+	if err == nil || got != nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("%d branches, %v; want none, and an error with %q", len(got), err, want)
 	}
 	if p.Recovers() {
 		t.Error("Recovers is true after a list that failed")
