@@ -31,7 +31,9 @@ const (
 
 // Set is what a participant takes. The zero Set takes nothing.
 type Set struct {
-	// Catalogue holds the statements that requests may name.
+	// Catalogue holds the statements that requests may name. An empty one, which is
+	// not a missing one, is for databases all of whose branches are run by
+	// applications themselves.
 	Catalogue map[string]Entry `json:"catalogue,omitempty"`
 	// RawSQL lets requests carry SQL of their own, which can then do whatever the
 	// participant's role may.
@@ -82,8 +84,9 @@ var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]{0,127}$`)
 // Validate reports everything that is wrong with the set.
 func (s Set) Validate() error {
 	var problems []error
-	if len(s.Catalogue) == 0 && !s.RawSQL {
-		problems = append(problems, errors.New(`"catalogue" has no statement, and "raw_sql" is off: nothing could be asked`))
+	if s.Catalogue == nil && !s.RawSQL {
+		problems = append(problems, errors.New(`"catalogue" is missing, and "raw_sql" is off: nothing could be asked;`+
+			` say "catalogue": {} where applications run all branches themselves`))
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Catalogue)) {
 		if !identifier.MatchString(name) {

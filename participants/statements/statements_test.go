@@ -121,6 +121,9 @@ func TestValidateSaysAllOfIt(t *testing.T) {
 	if err := (Set{}).Validate(); err == nil || !strings.Contains(err.Error(), "nothing could be asked") {
 		t.Errorf("the empty set: %v", err)
 	}
+	if err := (Set{Catalogue: map[string]Entry{}}).Validate(); err != nil {
+		t.Errorf("a catalogue that is empty on purpose: %v", err)
+	}
 }
 
 func TestUnexpected(t *testing.T) {
