@@ -74,7 +74,7 @@ func conforms(t *testing.T, newBank func(t *testing.T) (*bank, httpparticipant.C
 		t.Cleanup(func() { b.stop() })
 		config.URL += b.addr
 		p := openKnown(t, config)
-		return &participanttest.Subject{
+		subject := &participanttest.Subject{
 			Participant: p,
 			Restart: func(t *testing.T) participants.Participant {
 				b.stop()
@@ -90,6 +90,12 @@ func conforms(t *testing.T, newBank func(t *testing.T) (*bank, httpparticipant.C
 			Conflicts: true,
 			Second:    func(t *testing.T) participants.Participant { return openKnown(t, config) },
 		}
+		if b.secure == nil { // else the relay would have to show a certificate
+			subject.Cut = func(t *testing.T, arrives bool) participants.Participant {
+				return openKnown(t, httpparticipant.Config{URL: cutOnce(t, config.URL, arrives)})
+			}
+		}
+		return subject
 	}})
 }
 

@@ -21,7 +21,7 @@ import (
 // patience bounds what a test waits for; it is reached only by a failure.
 const patience = 30 * time.Second
 
-func bounded(t *testing.T) context.Context {
+func bounded(t testing.TB) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
@@ -49,7 +49,7 @@ func open(t *testing.T, config httpparticipant.Config) participants.Participant 
 	return openLogged(t, config, hclog.NewNullLogger())
 }
 
-func openLogged(t *testing.T, config httpparticipant.Config, log hclog.Logger) participants.Participant {
+func openLogged(t testing.TB, config httpparticipant.Config, log hclog.Logger) participants.Participant {
 	t.Helper()
 	text, err := json.Marshal(config)
 	if err != nil {
@@ -78,7 +78,7 @@ func openKnown(t *testing.T, config httpparticipant.Config) participants.Partici
 }
 
 // serve runs a service, in the clear on loopback, and gives its url.
-func serve(t *testing.T, h http.Handler) string {
+func serve(t testing.TB, h http.Handler) string {
 	t.Helper()
 	s := httptest.NewServer(h)
 	t.Cleanup(s.Close)
