@@ -296,7 +296,7 @@ type scissors struct {
 	arrives bool
 	armed   atomic.Bool
 	cuts    atomic.Int32
-	word    []byte // what a commit is; "commit" where it is empty
+	word    []byte // COMMIT where it is empty
 }
 
 func (s *scissors) hold(c *pgxpool.Config) {
@@ -318,7 +318,7 @@ func (c *cuttable) Write(b []byte) (int, error) {
 	s := c.scissors
 	word := s.word
 	if word == nil {
-		word = []byte("commit")
+		word = []byte("Q\x00\x00\x00\x0bcommit\x00") // and not "read committed"
 	}
 	if !bytes.Contains(b, word) || !s.armed.CompareAndSwap(true, false) {
 		return c.Conn.Write(b)
