@@ -147,7 +147,7 @@ func (r reply) answer() (answer, error) {
 		return answer{}, fmt.Errorf("HTTP %d with %w", r.code, err)
 	}
 	if a.saying == (saying{http.StatusConflict, fieldError, errorStaleEpoch}) {
-		return answer{}, fmt.Errorf("%w: %s", participants.ErrStaleEpoch, forPeople(a.text))
+		return answer{}, fmt.Errorf("%w%s", participants.ErrStaleEpoch, afterColon(a.text))
 	}
 	return a, nil
 }
@@ -199,7 +199,7 @@ func (r reply) refusal() error {
 		text += ": " + hint
 	}
 	if a, err := r.said(); err == nil && a.field == fieldError {
-		text += fmt.Sprintf(" (%s: %s)", clean(a.word, maxName), forPeople(a.text))
+		text += fmt.Sprintf(" (%s%s)", clean(a.word, maxName), afterColon(a.text))
 	}
 	return errors.New(text)
 }

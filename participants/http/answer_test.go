@@ -170,7 +170,11 @@ func TestRefusalsSayWhatToCheck(t *testing.T) {
 			t.Errorf("%d: %v; want %q and the service's words", code, err, want)
 		}
 	}
-	_, err := reply{502, "text/html", []byte("<html>secret stack trace")}.vote()
+	_, err := reply{501, contentType, []byte(`{"error": "unsupported"}`)}.vote()
+	if err == nil || err.Error() != "HTTP 501 (unsupported)" {
+		t.Errorf("an error without a text: %v", err)
+	}
+	_, err = reply{502, "text/html", []byte("<html>secret stack trace")}.vote()
 	if err == nil || err.Error() != "HTTP 502" {
 		t.Errorf("a page of a proxy: %v; want the status code and none of the page", err)
 	}

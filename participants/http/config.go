@@ -15,9 +15,9 @@ import (
 )
 
 const (
-	// defaultConnections is enough for a service that answers in a millisecond to
-	// take tens of thousands of calls a second, and few enough for any server.
-	defaultConnections = 64
+	// defaultConnections is as many as the coordinator has prepares under way at one
+	// participant, unless it is told otherwise: none of them waits for a connection.
+	defaultConnections = 256
 	// maxConnections keeps one participant from taking all of a node's sockets.
 	maxConnections = 1024
 	// maxURL bounds what is replicated and shown to people; no service needs more.
@@ -51,7 +51,7 @@ type Config struct {
 	// is not the URL's host.
 	ServerName string `json:"server_name,omitempty"`
 	// MaxConnections bounds the connections that prepares use, and once more those
-	// that everything else uses. The default is 64.
+	// that everything else uses. The default is 256.
 	MaxConnections int `json:"max_connections,omitempty"`
 	// ProxyFromEnvironment says to go through the proxy that HTTPS_PROXY, HTTP_PROXY
 	// and NO_PROXY name on the node. The default is to ignore them: a proxy that was

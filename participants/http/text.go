@@ -32,3 +32,11 @@ func clean(s string, limit int) string {
 
 // forPeople is clean with the bound of a reason.
 func forPeople(s string) string { return clean(s, txn.MaxReasonDetail) }
+
+// afterColon is a service's text behind what this side says, where there is one.
+func afterColon(text string) string {
+	if text == "" {
+		return ""
+	}
+	return ": " + forPeople(text)
+}

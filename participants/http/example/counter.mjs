@@ -12,7 +12,7 @@ import { dirname } from 'node:path';
 
 const [port, journal] = process.argv.slice(2);
 const counters = new Map(); // name -> { value, holder: the prepared branch, if any }
-const branches = new Map(); // name of a branch -> its message, { status, reason, counter, add }
+const branches = new Map(); // name of a branch -> its message, with a status, and a reason or counter and add
 const fences = new Map(); // cluster -> the highest { epoch, horizon } heard
 
 const ok = (body) => [200, body];
@@ -42,7 +42,10 @@ function prepare(m, b) {
     : holder ? `${counter} is locked by ${holder}`
     : value + add < 0 ? `${counter} is ${value}`
     : undefined;
-  if (reason) return close(m, reason), refuse(reason);
+  if (reason) {
+    close(m, reason); // so that it stays a no
+    return refuse(reason);
+  }
   counters.set(counter, { value, holder: nameOf(m) });
   branches.set(nameOf(m), { ...m, status: 'prepared', counter, add });
   return ok({ vote: 'commit' });
