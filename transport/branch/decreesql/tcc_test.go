@@ -247,7 +247,7 @@ func TestTCCKeepsTheContract(t *testing.T) {
 				return p.driver
 			},
 			Cut: func(t *testing.T, arrives bool) participants.Participant {
-				s := &scissors{word: "COMMIT", arrives: arrives}
+				s := &scissors{word: "\x03COMMIT", arrives: arrives} // and not READ COMMITTED
 				cut := start(t, dsn, s.dial)
 				s.armed.Store(true)
 				return cut.driver
