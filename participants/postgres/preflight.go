@@ -213,7 +213,7 @@ func (i *inspection) access(ctx context.Context) error {
 		` ('decree_fence', 'SELECT'), ('decree_fence', 'INSERT'), ('decree_fence', 'UPDATE'), ('decree_schema', 'SELECT'))` +
 		` SELECT format('GRANT USAGE ON SCHEMA %I TO %I', nspname, current_user)` +
 		` FROM pg_namespace WHERE nspname = $1 AND NOT has_schema_privilege(oid, 'USAGE')` +
-		` UNION ALL SELECT format('GRANT %s ON %I.%I TO %I', string_agg(privilege, ', '), nspname, relation, current_user)` +
+		` UNION ALL SELECT format('GRANT %s ON %I.%I TO %I', string_agg(privilege, ', ' ORDER BY privilege), nspname, relation, current_user)` +
 		` FROM needed JOIN pg_class c ON relname = relation JOIN pg_namespace n ON n.oid = relnamespace` +
 		` WHERE nspname = $1 AND NOT has_table_privilege(c.oid, privilege) GROUP BY nspname, relation`
 	a, err := i.query(ctx, ask, i.cfg.Schema)

@@ -4,22 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
-
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/decree-tx/decree/fsm/txn"
 	"github.com/decree-tx/decree/participants"
 	"github.com/decree-tx/decree/participants/marker"
 	"github.com/decree-tx/decree/participants/statements"
 )
-
-// rollbackTimeout bounds a rollback that nobody waits for any more. After it the
-// connection is closed, which rolls back too.
-const rollbackTimeout = time.Second
-
-// idle is a session that is in no transaction, as the server says it.
-const idle = 'I'
 
 // What stands in the way of a try to prepare.
 var (
@@ -58,17 +48,19 @@ func (p *participant) vote(ctx context.Context, o order) (participants.Vote, err
 	if err := p.hear(ctx, o.Branch); err != nil {
 		return participants.Vote{}, err
 	}
-	try := p.stage
+	run := p.stage
 	if work, err := p.parse(o.Payload); err != nil {
-		try = func(ctx context.Context, o order) (participants.Vote, error) { return p.decline(ctx, o, err) }
+		run = func(context.Context, *session, order) (participants.Vote, error) {
+			return participants.No("%s", clip(err.Error())), nil
+		}
 	} else if o.work = work; allRead(work) {
-		try = p.read
+		run = p.read
 	}
 	for w := pause(0); ; {
-		vote, err := try(ctx, o)
+		vote, err := p.try(ctx, o, run)
 		switch {
 		case errors.Is(err, errWrites):
-			try = p.stage
+			run = p.stage
 			continue
 		case errors.Is(err, errOutdated):
 			continue
@@ -100,11 +92,16 @@ func (p *participant) parse(payload []byte) ([]statements.Statement, error) {
 	return work, nil
 }
 
-// decline votes no without running anything, unless the branch is known: what was
-// promised before the catalogue changed stays promised.
-func (p *participant) decline(ctx context.Context, o order, why error) (vote participants.Vote, err error) {
+// try runs a branch over one connection. A no goes into the books, unless the
+// branch is in them already: what was promised before the catalogue changed, say,
+// stays promised.
+func (p *participant) try(ctx context.Context, o order, run func(context.Context, *session, order) (participants.Vote, error)) (vote participants.Vote, err error) {
 	err = p.with(ctx, func(s *session) (err error) {
-		vote, err = p.veto(ctx, s, o, participants.No("%s", clip(why.Error())))
+		defer s.rollback(ctx)
+		vote, err = run(ctx, s, o)
+		if err == nil && vote.Kind == txn.VoteAbort {
+			vote, err = p.veto(ctx, s, o, vote)
+		}
 		return err
 	})
 	return vote, err
@@ -154,193 +151,4 @@ func (p *participant) recall(ctx context.Context, o order) (vote participants.Vo
 		return nil
 	})
 	return vote, known, err
-}
-
-// stage runs the branch's work and prepares it. Where no statement expects
-// anything, that is one trip to the server, and two otherwise.
-func (p *participant) stage(ctx context.Context, o order) (vote participants.Vote, err error) {
-	err = p.with(ctx, func(s *session) error {
-		prepare := "PREPARE TRANSACTION '" + o.name.GID() + "'"
-		epoch := int64(o.Epoch) //nolint:gosec // a Raft term
-		t := s.trip(ctx)
-		t.run(s.begin)
-		t.run(p.sql.Insert, o.name.PostgresArgs(o.Digest, &epoch)...)
-		t.work(o.work)
-		atOnce := !expects(o.work)
-		s.unreplicated = false
-		if atOnce {
-			t.once(prepare)
-		}
-		answers, err := t.make()
-		if err != nil {
-			return err
-		}
-		defer s.rollback(ctx)
-		vote, err = s.judge(answers[:2+len(o.work)], o.work)
-		if err != nil {
-			return err
-		}
-		if vote.Kind == txn.VoteAbort {
-			vote, err = p.veto(ctx, s, o, vote)
-			return err
-		}
-		var tag string
-		if atOnce {
-			last := answers[len(answers)-1]
-			tag, err = last.tag.String(), last.err
-		} else {
-			tag, err = s.command(ctx, prepare)
-		}
-		vote, err = p.prepared(ctx, s, o, tag, err)
-		return err
-	})
-	return vote, err
-}
-
-// work adds a branch's statements. Those of the catalogue come again.
-func (t *trip) work(work []statements.Statement) {
-	for _, st := range work {
-		if st.Name != "" {
-			t.run(st.SQL, st.Args...)
-		} else {
-			t.once(st.SQL, st.Args...)
-		}
-	}
-}
-
-func expects(work []statements.Statement) bool {
-	for _, st := range work {
-		if st.ExpectRows != nil {
-			return true
-		}
-	}
-	return false
-}
-
-// judge looks at what BEGIN, marker and work came to, in this order, while nothing
-// of it can have been kept: a no, an error, or nothing to complain of.
-func (s *session) judge(answers []answer, work []statements.Statement) (participants.Vote, error) {
-	for i, a := range answers {
-		var refused *pgconn.PgError
-		switch {
-		case a.err == nil && i < 2:
-			continue
-		case a.err == nil:
-			if why := work[i-2].Unexpected(a.tag.RowsAffected()); why != "" {
-				return participants.No("%s", clip(why)), nil
-			}
-			continue
-		case !errors.As(a.err, &refused):
-			return participants.Vote{}, a.err
-		case outdated(refused):
-			clear(s.prepared)
-			return participants.Vote{}, errOutdated
-		case i == 0:
-			return participants.Vote{}, a.err
-		case i == 1 && (marker.PostgresRefused(refused.Code, refused.TableName) || refused.Code == lockNotAvailable):
-			return participants.Vote{}, errKnown
-		case i == 1:
-			return refusal("the marker row", refused), nil
-		}
-		return refusal(work[i-2].String(), refused), nil
-	}
-	return participants.Vote{}, nil
-}
-
-// prepared makes a vote of the answer to PREPARE TRANSACTION.
-//
-// The vote's point of no return is the server's flush of the prepared transaction:
-// a crash of anybody before it leaves nothing, a crash after it leaves the branch
-// in pg_prepared_xacts until it is decided.
-func (p *participant) prepared(ctx context.Context, s *session, o order, tag string, err error) (participants.Vote, error) {
-	var refused *pgconn.PgError
-	switch {
-	case errors.As(err, &refused) && certain(refused):
-		return p.veto(ctx, s, o, refusal("prepare", refused))
-	case err != nil:
-		return participants.Vote{}, err
-	case tag == "ROLLBACK":
-		return p.veto(ctx, s, o, participants.No("the transaction had ended, or failed, before its prepare"))
-	case tag != "PREPARE TRANSACTION":
-		return participants.Vote{}, fmt.Errorf("the server answered the prepare with %.40q", tag)
-	case s.unreplicated:
-		if err := p.sync(ctx, s, o.Cluster); err != nil {
-			return participants.Vote{}, err
-		}
-	}
-	return participants.Yes(), nil
-}
-
-// rollback ends a transaction that has not prepared. Where it cannot, the
-// connection is closed and the server does.
-func (s *session) rollback(ctx context.Context) {
-	if s.conn.IsClosed() || s.conn.TxStatus() == idle {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
-	defer cancel()
-	s.command(ctx, "ROLLBACK") //nolint:errcheck // see above
-}
-
-// read runs a branch that only reads. It leaves nothing behind, whatever the
-// statements were: the database holds the transaction to it.
-func (p *participant) read(ctx context.Context, o order) (vote participants.Vote, err error) {
-	err = p.with(ctx, func(s *session) error {
-		t := s.trip(ctx)
-		t.run(s.beginReading)
-		t.ask(p.sql.Guard, o.name.GID(), o.name.PostgresLock(), o.Cluster)
-		t.work(o.work)
-		t.run(s.endReading)
-		answers, err := t.make()
-		if err != nil {
-			return err
-		}
-		defer s.rollback(ctx)
-		if guard := answers[1]; guard.err == nil && !free(guard.rows, o.Branch) {
-			return errKnown
-		}
-		if writes(answers) {
-			return errWrites
-		}
-		vote, err = s.judge(answers[:2+len(o.work)], o.work)
-		var refused *pgconn.PgError
-		if errors.As(answers[len(answers)-1].err, &refused) && vote.Kind == txn.VoteNone {
-			vote = refusal("the end of reading", refused)
-		}
-		switch {
-		case err != nil:
-			return err
-		case vote.Kind == txn.VoteAbort:
-			vote, err = p.veto(ctx, s, o, vote)
-			return err
-		}
-		vote = participants.ReadOnly()
-		return nil
-	})
-	return vote, err
-}
-
-// writes reports whether the server found a branch writing that looked as if it
-// only read.
-func writes(answers []answer) bool {
-	for _, a := range answers {
-		var refused *pgconn.PgError
-		if errors.As(a.err, &refused) && refused.Code == readOnlyTransaction {
-			return true
-		}
-	}
-	return false
-}
-
-// free reports whether the guard's answer lets a branch begin.
-func free(rows []row, b participants.Branch) bool {
-	if len(rows) != 1 || !rows[0].truth(0) || rows[0][1] != nil {
-		return false
-	}
-	fence, err := fenceOf(rows[0], 4)
-	if err != nil {
-		return false
-	}
-	_, err = fence.Admit(b)
-	return err == nil && !fence.Expired(b.TxID)
 }
