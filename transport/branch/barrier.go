@@ -112,7 +112,7 @@ func (t *tcc[Tx]) end(ctx context.Context, m message, how ending, run func(conte
 		var known bool
 		var closing *Record
 		ended = false
-		if answer, known, closing = how.answer(p.Record, fence.expired(m.id)); known {
+		if known, closing, answer = how.answer(p.Record, fence.expired(m.id)); known {
 			return closing, nil
 		}
 		answer = run(ctx, p.Tx, m.remembered(p.Record))

@@ -1,6 +1,7 @@
 // Package branch is for services that take part in decree's transactions. You
 // write what your service does with a branch; the package does the rest of the
-// protocol and remembers, in a bbolt file, everything that must be remembered.
+// protocol and remembers everything that must be remembered: in a bbolt file, or in
+// your own SQL database.
 //
 // # What a service does
 //
@@ -38,7 +39,17 @@
 // do nothing but read and write through Tx. They must not use db.Update, which
 // would wait for the transaction that they are in.
 //
-// # The other way: data somewhere else
+// # Your data in your own SQL database
+//
+// A service that keeps its data in PostgreSQL or MariaDB implements [TCC]: try,
+// confirm and cancel, each in a local transaction of that database, in which the
+// books are kept too. Packages decreepg and decreesql make its server.
+//
+// Those packages also serve applications that would rather hold a prepared
+// transaction: there the database itself takes part, without a server of this
+// package.
+//
+// # Data somewhere else
 //
 // A service whose effects lie outside the file (another database, a device,
 // somebody's API) implements [Foreign]. The package writes down that a function
@@ -69,11 +80,12 @@
 //
 // # What the package remembers
 //
-// In the bucket "decree" of the file: every branch that is prepared, with its
-// payload; how every finished one ended, until the cluster's retention horizon
-// has passed it; aborts of branches that never came, so that they are refused
-// when they do come; and the newest leader's epoch, so that a deposed one is
-// refused. Give each service its own file, do not switch off its syncs (NewLocal
-// and NewForeign refuse a file that has NoSync set), and never restore it from a
-// backup while transactions are open: that brings back votes that were given up.
+// In the bucket "decree" of the file, or in the tables decree_tcc of the database:
+// every branch that is prepared, with its payload; how every finished one ended,
+// until the cluster's retention horizon has passed it; aborts of branches that
+// never came, so that they are refused when they do come; and the newest leader's
+// epoch, so that a deposed one is refused. Give each service its own file, do not switch off its syncs (NewLocal
+// and NewForeign refuse a file that has NoSync set), and never restore file or
+// database from a backup while transactions are open: that brings back votes that
+// were given up.
 package branch

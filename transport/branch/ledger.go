@@ -228,7 +228,7 @@ func (e *entry) put(r Record) error {
 // answer is what the books say to an end, if they know. Where that closes the
 // branch, it is written.
 func (e *entry) answer(how ending, m message) (answer error, known bool, err error) {
-	answer, known, closing := how.answer(e.record, e.fence.expired(m.id))
+	known, closing, answer := how.answer(e.record, e.fence.expired(m.id))
 	if closing != nil {
 		err = e.put(*closing)
 	}

@@ -222,12 +222,12 @@ func (r Record) because(otherwise string) string {
 // branch where that answer must stay true: one that was not known, or was read-only
 // and is now aborted, is refused if its prepare is still on its way (rule R8). An
 // unknown one from before the horizon is refused anyway.
-func (how ending) answer(r Record, expired bool) (answer error, known bool, closing *Record) {
+func (how ending) answer(r Record, expired bool) (known bool, closing *Record, answer error) {
 	known, answer = how.books(r, expired)
 	if r.State == stateUnknown && !expired || r.State == stateReadOnly && how.state == stateAborted {
 		closing = &Record{State: stateAborted, Reason: how.tombstone}
 	}
-	return answer, known, closing
+	return known, closing, answer
 }
 
 // record is what the service's answer makes of a branch that waited, or the error

@@ -37,7 +37,8 @@
 // [Client.Begin] opens a transaction to which branches are enlisted one by one,
 // until [Tx.Commit] or [Tx.Abort]. A branch may also be [External]: the
 // application does the work in its own database transaction, prepares that under
-// the name which Enlist returned, and hands the vote to Commit.
+// the name which Enlist returned, and hands the vote to Commit. Packages decreepg
+// and decreesql of transport/branch do that for PostgreSQL and MariaDB.
 //
 // # Errors
 //

@@ -453,3 +453,20 @@ func TestDurability(t *testing.T) {
 		}
 	}
 }
+
+// The example sells what it has, once, and gives back what is cancelled.
+func TestExampleSeats(t *testing.T) {
+	s := newStall(t, seats{}, branch.Config{})
+	s.exec("CREATE TABLE flight (name text PRIMARY KEY, free int, held int, sold int)")
+	s.exec("INSERT INTO flight VALUES ('BER', 5, 0, 0)")
+	a, b := newBranch(), newBranch()
+	s.votes(a, `{"flight": "BER", "seats": 3}`, "COMMIT")
+	s.votes(newBranch(), `{"flight": "BER", "seats": 3}`, "ABORT: BER has no 3 seats")
+	s.votes(b, `{"flight": "BER", "seats": 2}`, "COMMIT")
+	s.commits(a, done)
+	s.aborts(b, done)
+	var free, held, sold int
+	if err := s.pool.QueryRow(t.Context(), "SELECT free, held, sold FROM flight").Scan(&free, &held, &sold); err != nil || free != 2 || held != 0 || sold != 3 {
+		t.Errorf("%d free, %d held, %d sold, %v; want 2, 0, 3", free, held, sold, err)
+	}
+}
