@@ -38,7 +38,7 @@ type tcc[Tx any] struct {
 
 // census is what one process knows of a cluster without asking.
 type census struct {
-	fence   Fence // durable, or higher meanwhile
+	fence   Fence // as it was stored at some time, or lower
 	open    int   // branches that wait, about
 	counted time.Time
 	ended   int // branches, since the last time that old ones were forgotten
@@ -68,7 +68,7 @@ func (t *tcc[Tx]) prepare(ctx context.Context, m message) (Vote, error) {
 		}
 		var failed error
 		vote, failed = t.service.Try(ctx, p.Tx, m.branch)
-		next, err := vote.record(m, failed)
+		next, err := vote.record("Try", m, failed)
 		if err != nil {
 			return nil, err
 		}
@@ -134,31 +134,42 @@ func (t *tcc[Tx]) end(ctx context.Context, m message, how ending, run func(conte
 }
 
 // hear stores what a message says of its cluster, before anything is done for it.
+// Almost always that is known, and costs nothing.
 func (t *tcc[Tx]) hear(ctx context.Context, m message) error {
-	t.mu.Lock()
-	known, seen := t.clusters[m.branch.Cluster]
-	var fence Fence
-	if seen {
-		fence = known.fence
-	}
-	t.mu.Unlock()
+	fence, known := t.heard(m.branch.Cluster)
 	raised, err := fence.admit(m)
-	if err != nil || seen && raised == fence {
+	if err != nil || known && raised == fence {
 		return err
 	}
 	stored, err := t.books.Raise(ctx, m.branch.Cluster, raised, maxClusters)
 	if err != nil {
 		return err
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if known = t.clusters[m.branch.Cluster]; known == nil {
-		known = &census{}
-		t.clusters[m.branch.Cluster] = known
-	}
-	known.fence = Fence{Epoch: max(known.fence.Epoch, stored.Epoch), Horizon: max(known.fence.Horizon, stored.Horizon)}
+	t.learn(m.branch.Cluster, stored)
 	_, err = stored.admit(m)
 	return err
+}
+
+// heard is what this process knows of a cluster's fence.
+func (t *tcc[Tx]) heard(cluster string) (f Fence, known bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c, known := t.clusters[cluster]
+	if !known {
+		return Fence{}, false
+	}
+	return c.fence, true
+}
+
+func (t *tcc[Tx]) learn(cluster string, stored Fence) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c, known := t.clusters[cluster]
+	if !known {
+		c = &census{}
+		t.clusters[cluster] = c
+	}
+	c.fence = Fence{Epoch: max(c.fence.Epoch, stored.Epoch), Horizon: max(c.fence.Horizon, stored.Horizon)}
 }
 
 // count brings the number of open branches up to date, now and then.

@@ -40,7 +40,7 @@ func (f *foreign) prepare(ctx context.Context, m message) (Vote, error) {
 	// A crash from here on leaves the intent: Recover lists the branch, and a
 	// prepare or an abort finds that Prepare may have run.
 	vote, failed = f.service.Prepare(ctx, m.branch)
-	next, err := vote.record(m, failed)
+	next, err := vote.record("Prepare", m, failed)
 	if err != nil {
 		return Vote{}, err
 	}

@@ -73,7 +73,7 @@ func (l *local) prepare(ctx context.Context, m message) (Vote, error) {
 		e.changed = true
 		tx := &Tx{Tx: e.tx, holder: m.branch.Name(), preparing: true}
 		vote, failed = l.service.Prepare(tx, m.branch)
-		next, err := vote.record(m, failed)
+		next, err := vote.record("Prepare", m, failed)
 		if err != nil {
 			failed = err
 			return &instead{nothing} // but the fence keeps what it heard

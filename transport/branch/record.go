@@ -129,11 +129,11 @@ func (r Record) prepare(f Fence, m message) (Vote, bool, error) {
 	}
 }
 
-// record is what the vote makes of a new branch. failed is the error that came
-// with the vote; any error means that there is no vote.
-func (v Vote) record(m message, failed error) (Record, error) {
+// record is what the vote of a service's function makes of a new branch. failed is
+// the error that came with the vote; any error means that there is no vote.
+func (v Vote) record(function string, m message, failed error) (Record, error) {
 	if failed != nil {
-		return Record{}, &serviceError{"Prepare", failed}
+		return Record{}, &serviceError{function, failed}
 	}
 	switch v.kind {
 	case voteYes:
@@ -143,7 +143,7 @@ func (v Vote) record(m message, failed error) (Record, error) {
 	case voteNo:
 		return Record{State: stateAborted, Reason: v.reason}, nil
 	default:
-		return Record{}, &serviceError{"Prepare", errors.New("it gave neither a vote nor an error")}
+		return Record{}, &serviceError{function, errors.New("it gave neither a vote nor an error")}
 	}
 }
 

@@ -38,8 +38,8 @@ type TCC[Tx any] interface {
 type Books[Tx any] interface {
 	// Raise stores what was heard of a cluster, unless its stored epoch is higher,
 	// and returns what is stored then. It is durable when it returns. A cluster that
-	// would be one more than max is refused with ErrClusters.
-	Raise(ctx context.Context, cluster string, heard Fence, max int) (Fence, error)
+	// would be one more than most is refused with ErrClusters.
+	Raise(ctx context.Context, cluster string, heard Fence, most int) (Fence, error)
 	// Change runs f in one local transaction, in which the branch's page belongs to
 	// it: nobody else's Change of that branch runs until the transaction has ended.
 	// The Fence on the page was read after that became so. f returns what the record

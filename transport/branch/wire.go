@@ -116,7 +116,7 @@ func statusError(err error) error {
 	case errors.As(err, &failed):
 		code = codes.Unknown
 	default:
-		code = codes.Internal // the file
+		code = codes.Internal // the books
 	}
 	return status.Error(code, clip(err.Error()))
 }

@@ -45,9 +45,18 @@ func (s *shop) register() participants.Participant {
 	if err != nil {
 		s.Fatal(err)
 	}
-	s.Cleanup(func() {
-		if err := p.Close(); err != nil {
-			s.Errorf("close the driver: %v", err)
+	t := s.T
+	t.Cleanup(func() {
+		// The server is shared, and what is prepared in it is bounded.
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		left, err := p.Recover(ctx, "c1")
+		for _, b := range left {
+			b.Cluster, b.Epoch = "c1", 1
+			err = errors.Join(err, p.Abort(ctx, b))
+		}
+		if err := errors.Join(err, p.Close()); err != nil {
+			t.Errorf("close the driver: %v", err)
 		}
 	})
 	return p
