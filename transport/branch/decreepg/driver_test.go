@@ -10,11 +10,14 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
+	"github.com/google/uuid"
 	"github.com/hashicorp/go-hclog"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/decree-tx/decree/fsm/txn"
 	"github.com/decree-tx/decree/participants"
@@ -215,5 +218,37 @@ func TestManyApplications(t *testing.T) {
 	}
 	if n := listed(t, s.driver); n != 0 {
 		t.Errorf("%d branches are left prepared", n)
+	}
+}
+
+// The rights that the package documentation asks for are enough.
+func TestLeastRights(t *testing.T) {
+	s := newShop(t)
+	role := "r" + strings.ReplaceAll(uuid.NewString(), "-", "")
+	s.exec("CREATE ROLE " + role)
+	s.exec("GRANT INSERT, SELECT ON decree_branch TO " + role)
+	s.exec("GRANT SELECT ON decree_fence TO " + role)
+	s.exec("GRANT INSERT ON item TO " + role)
+	pool := newPool(t, s.dsn, func(c *pgxpool.Config) {
+		c.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+			_, err := conn.Exec(ctx, "SET ROLE "+role)
+			return err
+		}
+	})
+	b, gid := enlisted()
+	vote, err := decreepg.Run(t.Context(), pool, b, sell("a"))
+	if err != nil || vote != branch.Yes() {
+		t.Fatalf("%s, %v; want yes", vote, err)
+	}
+	if _, err := decreepg.Begin(t.Context(), pool, b); !errors.Is(err, decreepg.ErrTaken) {
+		t.Errorf("begun again: %v", err)
+	}
+	if err := s.driver.Commit(t.Context(), asked(gid)); err != nil {
+		t.Fatal(err)
+	}
+	s.exec("REVOKE INSERT ON decree_branch FROM " + role)
+	b, _ = enlisted()
+	if _, err := decreepg.Begin(t.Context(), pool, b); !errors.Is(err, decreepg.ErrUnmarked) {
+		t.Errorf("without rights: %v", err)
 	}
 }

@@ -11,9 +11,12 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
+	"github.com/go-sql-driver/mysql"
+	"github.com/google/uuid"
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/decree-tx/decree/fsm/txn"
@@ -186,5 +189,37 @@ func TestManyApplications(t *testing.T) {
 	}
 	if n := listed(t, s.driver); n != 0 {
 		t.Errorf("%d branches are left prepared", n)
+	}
+}
+
+// The rights that the package documentation asks for are enough.
+func TestLeastRights(t *testing.T) {
+	s := newTill(t)
+	user := "u" + strings.ReplaceAll(uuid.NewString(), "-", "")
+	s.exec("CREATE USER " + user + "@localhost")
+	s.exec("GRANT INSERT, SELECT ON decree_branch TO " + user + "@localhost")
+	s.exec("GRANT SELECT ON decree_fence TO " + user + "@localhost")
+	s.exec("GRANT INSERT ON payment TO " + user + "@localhost")
+	config, err := mysql.ParseDSN(s.dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.User = user
+	db := newDB(t, config.FormatDSN(), nil)
+	b, name := enlisted()
+	vote, err := decreesql.Run(t.Context(), db, b, pay("a"))
+	if err != nil || vote != branch.Yes() {
+		t.Fatalf("%s, %v; want yes", vote, err)
+	}
+	if _, err := decreesql.Begin(t.Context(), db, b); !errors.Is(err, decreesql.ErrTaken) {
+		t.Errorf("begun again: %v", err)
+	}
+	if err := s.driver.Commit(t.Context(), asked(name)); err != nil {
+		t.Fatal(err)
+	}
+	s.exec("REVOKE INSERT ON decree_branch FROM " + user + "@localhost")
+	b, _ = enlisted()
+	if _, err := decreesql.Begin(t.Context(), newDB(t, config.FormatDSN(), nil), b); !errors.Is(err, decreesql.ErrUnmarked) {
+		t.Errorf("without rights: %v", err)
 	}
 }
