@@ -53,17 +53,19 @@ func lend(ctx context.Context, conn *sql.Conn, fatal func(error) bool) (*session
 }
 
 // recall ends the function's use of the session and returns the first error that
-// any of its statements met.
+// any of its statements met. It waits for those under way, and closes results that
+// were left open, which may have an error yet to tell.
 func (s *session) recall() error {
 	s.mu.Lock()
 	s.over = true
-	failed := s.failed
 	s.mu.Unlock()
 	if s.tx != nil {
 		_ = s.tx.Rollback() // of database/sql's books only: see ending
 	}
 	_ = s.db.Close()
-	return failed
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failed
 }
 
 var errRecalled = errors.New("the transaction that a function was given is used after the function's end")

@@ -45,6 +45,10 @@ func TestNoLeavesNothing(t *testing.T) {
 		"an error of a prepared statement": {preparedStatement, "1062"},
 		"an error among the rows":          {returning, "1062"},
 		"an error of one row":              {returningOne, "1062"},
+		"an error in rows left unread": {func(ctx context.Context, tx *sql.Tx) error {
+			_, _ = tx.QueryContext(ctx, "INSERT INTO payment (payer) VALUES ('first'), ('taken') RETURNING payer") // never closed
+			return nil
+		}, "1062"},
 		"an argument that cannot be sent": {func(ctx context.Context, tx *sql.Tx) error {
 			_, _ = tx.ExecContext(ctx, "INSERT INTO payment (payer) VALUES (?)", struct{}{})
 			return nil
