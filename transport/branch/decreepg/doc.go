@@ -27,8 +27,9 @@
 //
 // What it takes:
 //
-//   - The database is registered with decree under the driver "postgres", and the
-//     branch is enlisted under that name. Registering makes the tables; the role of
+//   - The database is registered with decree under the driver "postgres", with
+//     --catalogue '{}' where applications run all of its branches themselves.
+//     The branch is enlisted under that name. Registering makes the tables; the role of
 //     the application needs INSERT and SELECT on decree_branch and SELECT on
 //     decree_fence.
 //   - PostgreSQL lets nobody end a prepared transaction but the role that prepared

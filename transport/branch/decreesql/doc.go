@@ -34,8 +34,9 @@
 //
 // What it takes:
 //
-//   - The database is registered with decree under the driver "mysql", and the
-//     branch is enlisted under that name. Registering makes the tables; the user of
+//   - The database is registered with decree under the driver "mysql", with
+//     --catalogue '{}' where applications run all of its branches themselves.
+//     The branch is enlisted under that name. Registering makes the tables; the user of
 //     the application needs INSERT and SELECT on decree_branch and SELECT on
 //     decree_fence.
 //   - Statements that commit by themselves, such as CREATE TABLE, are refused in an
