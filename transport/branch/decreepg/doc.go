@@ -29,9 +29,9 @@
 //
 //   - The database is registered with decree under the driver "postgres", with
 //     --catalogue '{}' where applications run all of its branches themselves.
-//     The branch is enlisted under that name. Registering makes the tables; the role of
-//     the application needs INSERT and SELECT on decree_branch and SELECT on
-//     decree_fence.
+//     The branch is enlisted under that name. Registering makes the tables; the
+//     role of the application needs INSERT and SELECT on decree_branch and SELECT
+//     on decree_fence.
 //   - PostgreSQL lets nobody end a prepared transaction but the role that prepared
 //     it and superusers: the application and decree's driver log in as the same
 //     role, or decree's is a superuser. Otherwise the branch stays prepared, and

@@ -28,17 +28,17 @@
 // vote a no. A statement that may fail says so in SQL: INSERT IGNORE, ON DUPLICATE
 // KEY UPDATE.
 //
-// After XA PREPARE the branch is attached to the connection that prepared it, and
+// After XA PREPARE the branch is attached to the session that prepared it, and
 // nobody else can end it. So the connection is closed, and the vote is given once
-// the server has let go of it: a branch costs the pool one connection.
+// the session has ended: a branch costs the pool one connection.
 //
 // What it takes:
 //
 //   - The database is registered with decree under the driver "mysql", with
 //     --catalogue '{}' where applications run all of its branches themselves.
-//     The branch is enlisted under that name. Registering makes the tables; the user of
-//     the application needs INSERT and SELECT on decree_branch and SELECT on
-//     decree_fence.
+//     The branch is enlisted under that name. Registering makes the tables; the
+//     user of the application needs INSERT and SELECT on decree_branch and SELECT
+//     on decree_fence.
 //   - Statements that commit by themselves, such as CREATE TABLE, are refused in an
 //     XA transaction. Tables of engines without transactions (MyISAM, Aria) keep
 //     what was written to them whatever is decided.
