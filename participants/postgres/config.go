@@ -62,8 +62,9 @@ type Config struct {
 	// "repeatable read" or "serializable"; what the database sets for the role when
 	// absent.
 	Isolation string `json:"isolation,omitempty"`
-	// MaxConnections of one node to the database; 32 when absent. A quarter of them
-	// is for deliveries alone.
+	// MaxConnections of one node to the database; 32 when absent. An eighth of them
+	// is for deliveries alone. Below the number of callers at once, branches wait for
+	// connections, and share fewer flushes of the server's log.
 	MaxConnections int `json:"max_connections,omitempty"`
 	// LockTimeout bounds each wait for a lock, after which the branch votes no; 2s
 	// when absent, at most 1m.

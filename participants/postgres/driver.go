@@ -85,7 +85,7 @@ func open(r participants.Registration, cfg Config, log hclog.Logger) (*participa
 		registration: r,
 		cfg:          cfg,
 		sql:          sql,
-		room:         make(chan struct{}, cfg.MaxConnections-max(1, cfg.MaxConnections/4)),
+		room:         make(chan struct{}, cfg.MaxConnections-reserved(cfg.MaxConnections)),
 		log:          log,
 		alarm:        &alarm{log: log},
 		fences:       newFences(),
@@ -94,6 +94,11 @@ func open(r participants.Registration, cfg Config, log hclog.Logger) (*participa
 	p.pool, err = p.newPool(context.Background())
 	return p, err
 }
+
+// reserved is how many of so many connections prepares leave to deliveries, which
+// take any other that is free as well. They wait for nobody's locks, so that few do
+// for all.
+func reserved(connections int) int { return max(1, connections/8) }
 
 // start begins what goes on in the background.
 func (p *participant) start(pace pace) {
