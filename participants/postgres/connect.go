@@ -103,7 +103,9 @@ func (p *participant) with(ctx context.Context, call func(*session) error) error
 		if err != nil {
 			return unreachable(p.cfg.DSN, err)
 		}
-		err = call(sessionOf(conn.Conn().PgConn()))
+		s := sessionOf(conn.Conn().PgConn())
+		err = call(s)
+		s.clean(ctx)
 		lost := err != nil && conn.Conn().IsClosed()
 		conn.Release()
 		if !lost || try == mostTries || ctx.Err() != nil {
@@ -122,16 +124,18 @@ const mostTries = 3
 // which nothing may be concluded about the participant's branches.
 var errWrongPlace = errors.New("the connection leads to the wrong place")
 
-// greeting asks a server what it is, and sets up the session. It waits for its own
-// commits: without that, a tombstone could be gone after a crash; more than "on" is
-// left as it is. And our own statements are read committed, whatever the level of
-// branches: under a higher one they would fail beside each other.
+// greeting asks a server what it is.
 const greeting = `SELECT 'postgresql:' || system_identifier || '/' || current_database(),` +
 	` pg_is_in_recovery(), current_setting('transaction_read_only') = 'on',` +
-	` current_setting('default_transaction_isolation'),` +
-	` set_config('default_transaction_isolation', 'read committed', false),` +
+	` current_setting('default_transaction_isolation') FROM pg_control_system()`
+
+// settle sets up a session. It waits for its own commits: without that, a tombstone
+// could be gone after a crash; more than "on" is left as it is. And our own
+// statements are read committed, whatever the level of branches: under a higher one
+// they would fail beside each other.
+const settle = `SELECT set_config('default_transaction_isolation', 'read committed', false),` +
 	` CASE WHEN current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')` +
-	` THEN set_config('synchronous_commit', 'on', false) END FROM pg_control_system()`
+	` THEN set_config('synchronous_commit', 'on', false) END`
 
 // greet takes a new connection into service, or refuses it with an alarm: a
 // standby, or another database, knows nothing of our branches, and its ignorance
@@ -160,14 +164,20 @@ type place struct {
 // greet asks the server what it is, and settles how the session's branches begin
 // and end.
 func (s *session) greet(ctx context.Context, isolation string) (place, error) {
-	a, err := s.query(ctx, greeting)
+	t := s.trip(ctx)
+	t.ask(greeting)
+	t.ask(settle)
+	answers, err := t.make()
+	for _, a := range answers {
+		err = errors.Join(err, a.err)
+	}
 	if err != nil {
 		return place{}, fmt.Errorf("asking the server what it is: %w", err)
 	}
-	if len(a.rows) != 1 {
-		return place{}, fmt.Errorf("the server said %d times what it is", len(a.rows))
+	if len(answers[0].rows) != 1 {
+		return place{}, fmt.Errorf("the server said %d times what it is", len(answers[0].rows))
 	}
-	r := a.rows[0]
+	r := answers[0].rows[0]
 	if isolation == "" {
 		isolation = r.text(3)
 	}

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"strings"
@@ -237,6 +238,49 @@ func TestStatementsThatAreNotForBranches(t *testing.T) {
 		if err := allowed(fine); err != nil {
 			t.Errorf("%s: %v", fine, err)
 		}
+	}
+}
+
+// SQL that a request carries can leave nothing in the session for the next branch,
+// and a role that it takes on does not own what others prepare.
+func TestRawSQLLeavesTheSessionClean(t *testing.T) {
+	b := sharedBench(t)
+	role := "role_" + b.database
+	b.exec("CREATE ROLE " + role + "; CREATE SCHEMA astray; CREATE TABLE astray.counter (LIKE counter INCLUDING ALL)")
+	p := opened(t, b.registered(map[string]any{"raw_sql": true, "max_connections": 2}))
+	for _, sql := range []string{
+		"SELECT set_config('search_path', 'astray', false), set_config('synchronous_commit', 'off', false), pg_advisory_lock(1)",
+		"INSERT INTO counter VALUES ('evil', 1) RETURNING set_config('role', '" + role + "', false)",
+		"WITH gone AS (DELETE FROM counter) SELECT set_config('search_path', 'astray', false), set_config('lock_timeout', '0', false)",
+	} {
+		evil := branchOf(sqlOf(sql))
+		if v := voteOf(t, p, evil); v.Kind == txn.VoteAbort {
+			t.Fatalf("%s: %s %q", sql, v.Kind, v.Reason)
+		}
+		if owner := b.ask("SELECT owner FROM pg_prepared_xacts WHERE gid = '" + gid(evil) + "'"); owner == role {
+			t.Errorf("%s: the branch belongs to %s", sql, owner)
+		}
+		mustAbort(t, p, evil)
+		br := branchOf(one("add", "x"))
+		mustPrepare(t, p, br)
+		mustCommit(t, p, br)
+		err := p.with(t.Context(), func(s *session) error {
+			a, err := s.query(t.Context(), "SELECT current_user, current_setting('synchronous_commit'), current_setting('lock_timeout'),"+
+				" current_setting('default_transaction_isolation')")
+			if got := string(bytes.Join(a.rows[0], []byte(" "))); got != "postgres on 250ms read committed" {
+				t.Errorf("after %s the session has %s", sql, got)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := b.count("x"); n != 3 {
+		t.Errorf("counter x is %d, want 3", n)
+	}
+	if n := b.ask("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 1"); n != "0" {
+		t.Errorf("a session-level lock has stayed")
 	}
 }
 

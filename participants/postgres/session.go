@@ -22,6 +22,8 @@ type session struct {
 	names    int // given so far; a name is never given twice
 	// How branches begin and end, set by greet.
 	begin, beginReading, endReading string
+	// touched says that SQL which a request carried has run here.
+	touched bool
 	// unreplicated is set when the server says that it has made something durable
 	// that its synchronous standbys have not confirmed.
 	unreplicated bool
@@ -133,7 +135,7 @@ func (t *trip) cached(kind stepKind, sql string, args []any) {
 	t.steps = append(t.steps, step{kind: kind})
 }
 
-// once adds a statement that will not come again, and is not kept.
+// once adds a statement that will not come again, and whose parsing is not kept.
 func (t *trip) once(sql string, args ...any) {
 	t.pipeline.SendQueryParams(sql, texts(args), nil, nil, nil)
 	t.steps = append(t.steps, step{kind: runStep})

@@ -27,6 +27,9 @@ func (p *participant) stage(ctx context.Context, s *session, o order) (participa
 	t.run(s.begin)
 	t.run(p.sql.Insert, o.name.PostgresArgs(o.Digest, &epoch)...)
 	t.work(o.work)
+	if s.touched {
+		t.run(ownRole)
+	}
 	if atOnce {
 		t.once(prepare)
 	}
@@ -51,6 +54,7 @@ func (t *trip) work(work []statements.Statement) {
 		if st.Name != "" {
 			t.run(st.SQL, st.Args...)
 		} else {
+			t.s.touched = true
 			t.once(st.SQL, st.Args...)
 		}
 	}
@@ -119,9 +123,13 @@ func (p *participant) prepared(ctx context.Context, s *session, o order, tag str
 	return participants.Yes(), nil
 }
 
-// rollbackTimeout bounds a rollback that nobody waits for any more. After it the
-// connection is closed, which rolls back too.
+// rollbackTimeout bounds a rollback, or the cleaning of a session, that no caller
+// asked for. After it the connection is closed, which does both.
 const rollbackTimeout = time.Second
+
+// ownRole leaves whatever role a statement took on: only the role that prepares a
+// branch may end it.
+const ownRole = "RESET SESSION AUTHORIZATION"
 
 // idle is a session that is in no transaction, as the server says it.
 const idle = 'I'
@@ -135,4 +143,24 @@ func (s *session) rollback(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
 	defer cancel()
 	s.command(ctx, "ROLLBACK") //nolint:errcheck // see above
+}
+
+// clean undoes what SQL of a request may have left in the session, where the next
+// branch would find it: a role, a search_path, a lock.
+func (s *session) clean(ctx context.Context) {
+	if !s.touched || s.conn.IsClosed() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
+	defer cancel()
+	t := s.trip(ctx)
+	t.run(ownRole)
+	t.run("RESET ALL") // to what was set while connecting
+	t.ask(settle)
+	t.ask("SELECT pg_advisory_unlock_all()")
+	answers, err := t.make()
+	if err != nil || answers[len(answers)-1].err != nil {
+		s.conn.Close(ctx) //nolint:errcheck // it is given up
+	}
+	s.touched = false
 }
