@@ -120,14 +120,10 @@ func (p *participant) with(ctx context.Context, call func(*session) error) error
 // mostTries bounds the connections that one call may lose.
 const mostTries = 3
 
-// errWrongPlace is wrapped where a connection leads to a server, or a database, in
-// which nothing may be concluded about the participant's branches.
-var errWrongPlace = errors.New("the connection leads to the wrong place")
-
 // greeting asks a server what it is.
 const greeting = `SELECT 'postgresql:' || system_identifier || '/' || current_database(),` +
 	` pg_is_in_recovery(), current_setting('transaction_read_only') = 'on',` +
-	` current_setting('default_transaction_isolation') FROM pg_control_system()`
+	` current_setting('default_transaction_isolation'), pg_backend_pid() FROM pg_control_system()`
 
 // settle sets up a session. It waits for its own commits: without that, a tombstone
 // could be gone after a crash; more than "on" is left as it is. And our own
@@ -149,7 +145,7 @@ func (p *participant) greet(ctx context.Context, conn *pgconn.PgConn) error {
 	if err := place.check(p.registration.Identity); err != nil {
 		p.alarm.raise("the connection leads to the wrong place; nothing is done until it leads back",
 			"secret", string(p.cfg.DSN), "error", err)
-		return fmt.Errorf("%w: %w", errWrongPlace, err)
+		return fmt.Errorf("the connection leads to the wrong place: %w", err)
 	}
 	return nil
 }
@@ -159,6 +155,7 @@ type place struct {
 	identity string
 	recovery bool
 	readOnly bool
+	pooled   bool // another process answers than the one that the connection was given
 }
 
 // greet asks the server what it is, and settles how the session's branches begin
@@ -191,7 +188,12 @@ func (s *session) greet(ctx context.Context, isolation string) (place, error) {
 	if isolation == "serializable" {
 		s.endReading = "COMMIT"
 	}
-	return place{identity: r.text(0), recovery: r.truth(1), readOnly: r.truth(2)}, nil
+	return place{
+		identity: r.text(0),
+		recovery: r.truth(1),
+		readOnly: r.truth(2),
+		pooled:   r.text(4) != strconv.FormatUint(uint64(s.conn.PID()), 10),
+	}, nil
 }
 
 // check holds a place against the registered identity; an empty one is unknown.
@@ -199,6 +201,9 @@ func (p place) check(registered string) error {
 	switch {
 	case registered != "" && p.identity != registered:
 		return fmt.Errorf("this is %s, registered was %s", p.identity, registered)
+	case p.pooled:
+		return errors.New("a pooler stands before the server (the process that answers is not the one that the connection was given): " +
+			"let the DSN lead to the server itself, because a pooler may hand a branch's transaction to others")
 	case p.recovery:
 		return errors.New("the server is a standby (in recovery): let the DSN lead to the primary, " +
 			"with target_session_attrs=read-write where it names several hosts")

@@ -327,7 +327,9 @@ func TestPasswordMayChange(t *testing.T) {
 func TestPoolerIsFoundOut(t *testing.T) {
 	b := sharedBench(t)
 	dir := impostor(t, filepath.Join(b.server.Dir(), ".s.PGSQL.5432"))
-	_, err := Driver{}.Probe(t.Context(), registrationOf(t, strings.ReplaceAll(b.server.DSN(b.database), b.server.Dir(), dir), nil), hclog.NewNullLogger())
+	r := registrationOf(t, strings.ReplaceAll(b.server.DSN(b.database), b.server.Dir(), dir), nil)
+	nothingConcluded(t, opened(t, r), branchOf(one("add", "x")), "through a pooler")
+	_, err := Driver{}.Probe(t.Context(), r, hclog.NewNullLogger())
 	if !errors.Is(err, participants.ErrUnfit) || !strings.Contains(err.Error(), "pooler") {
 		t.Errorf("probe through a pooler: %v", err)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 
 	"github.com/hashicorp/go-hclog"
@@ -102,23 +101,19 @@ func accessToControl(err error) error {
 	return err
 }
 
-// settings looks at the server's settings, and at what stands before it.
+// settings looks at the server's settings.
 func (i *inspection) settings(ctx context.Context) error {
-	const ask = `SELECT pg_backend_pid(), current_setting('server_version_num'), current_setting('server_version'),` +
+	const ask = `SELECT current_setting('server_version_num'), current_setting('server_version'),` +
 		` current_setting('max_prepared_transactions'), current_setting('fsync'), current_setting('full_page_writes'), quote_ident(current_user)`
 	a, err := i.query(ctx, ask)
 	if err != nil {
 		return fmt.Errorf("reading the server's settings: %w", err)
 	}
 	r := a.rows[0]
-	if r.text(0) != strconv.FormatUint(uint64(i.conn.PID()), 10) {
-		i.problem("a pooler stands between decree and the server (process %s answers for process %d): "+
-			"let the DSN lead to the server itself, because a pooler may hand a branch's transaction to others", r.text(0), i.conn.PID())
+	if version, err := r.number(0); err != nil || version < oldestServer {
+		i.problem("the server is PostgreSQL %s: version %d or later is needed", r.text(1), oldestServer/10000)
 	}
-	if version, err := r.number(1); err != nil || version < oldestServer {
-		i.problem("the server is PostgreSQL %s: version %d or later is needed", r.text(2), oldestServer/10000)
-	}
-	switch room, err := r.number(3); {
+	switch room, err := r.number(2); {
 	case err != nil:
 		return err
 	case room == 0:
@@ -128,13 +123,13 @@ func (i *inspection) settings(ctx context.Context) error {
 		i.log.Warn("the server has room for few prepared transactions: branches beyond them will vote no",
 			"max_prepared_transactions", room, "max_connections", i.cfg.MaxConnections)
 	}
-	if r.text(4) != "on" {
+	if r.text(3) != "on" {
 		i.problem("fsync = off, so a crash of the server's machine loses branches that voted yes: set fsync = on in postgresql.conf")
 	}
-	if r.text(5) != "on" {
+	if r.text(4) != "on" {
 		i.log.Warn("full_page_writes is off: a crash of the server's machine may damage the database")
 	}
-	i.role = r.text(6)
+	i.role = r.text(5)
 	return nil
 }
 
