@@ -199,7 +199,7 @@ func scan(row pgx.Row) (r branch.Record, err error) {
 // write stores the record. It notices where a function, against its promise, has
 // ended the transaction that it was given: then nothing may be written outside.
 func write(ctx context.Context, tx pgx.Tx, name branch.Branch, r branch.Record) error {
-	if status := tx.Conn().PgConn().TxStatus(); status == 'I' {
+	if tx.Conn().PgConn().TxStatus() == idle {
 		return errEnded
 	}
 	if !r.State.Open() {
@@ -213,8 +213,6 @@ WHERE cluster = $1 AND txid = $2 AND branch = $3`,
 	}
 	return err
 }
-
-var errEnded = errors.New("a statement of the function ended the transaction it was given: what it did before that may be committed")
 
 // Look implements branch.Books.
 func (b *books) Look(ctx context.Context, name branch.Branch) (r branch.Record, err error) {

@@ -115,6 +115,9 @@ func (c Config) Run(ctx context.Context, db DB, e branch.Enlistment, f func(cont
 	}
 	defer b.abandon(ctx)
 	if err := f(ctx, b.Tx()); err != nil {
+		if b.status() == idle {
+			return branch.Vote{}, errors.Join(errEnded, err)
+		}
 		return branch.No("%v", err), nil // certain: it was never prepared
 	}
 	return b.Prepare(ctx)
@@ -146,7 +149,6 @@ func (b *Branch) Tx() pgx.Tx { return b.tx }
 // After an error that wraps ErrAmbiguous neither is certain. In each case the
 // connection is free.
 func (b *Branch) Prepare(ctx context.Context) (branch.Vote, error) {
-	const idle, failed = 'I', 'E' // as the server tells with each answer
 	if b.ended {
 		return branch.Vote{}, errors.New("the branch has ended before")
 	}
@@ -154,13 +156,13 @@ func (b *Branch) Prepare(ctx context.Context) (branch.Vote, error) {
 		b.abandon(ctx)
 		return branch.No(givenUp), nil
 	}
-	switch b.inner.Conn().PgConn().TxStatus() {
+	switch b.status() {
 	case failed:
 		b.abandon(ctx)
 		return branch.No("a statement of the branch had failed"), nil
 	case idle:
 		b.abandon(ctx)
-		return branch.Vote{}, errors.New("a statement of the branch ended its transaction: what it did before that may be committed")
+		return branch.Vote{}, errEnded
 	}
 	b.ended = true
 	err := b.inner.Commit(ctx)
@@ -176,6 +178,17 @@ func (b *Branch) Prepare(ctx context.Context) (branch.Vote, error) {
 		return branch.Vote{}, fmt.Errorf("%w: %w", ErrAmbiguous, err)
 	}
 }
+
+// What the server tells, with each answer, of the transaction that it is in.
+const (
+	idle   = 'I' // in none
+	failed = 'E'
+)
+
+// errEnded is damage that only a statement such as COMMIT can do.
+var errEnded = errors.New("a statement of the function ended the transaction it was given: what it did before that may be committed")
+
+func (b *Branch) status() byte { return b.inner.Conn().PgConn().TxStatus() }
 
 // certain reports whether an error to PREPARE says that the transaction was rolled
 // back. A session that was ended, or told to stop, has perhaps answered for a

@@ -138,6 +138,22 @@ func TestNoLeavesNothing(t *testing.T) {
 	}
 }
 
+// A statement that ends the transaction is damage. It is not called a no.
+func TestStatementThatEndsTheTransaction(t *testing.T) {
+	s := newShop(t)
+	for _, after := range []error{nil, errors.New("sold out")} {
+		b, gid := enlisted()
+		vote, err := decreepg.Run(t.Context(), s.pool, b, func(ctx context.Context, tx pgx.Tx) error {
+			_, err := tx.Exec(ctx, "COMMIT")
+			return errors.Join(err, after)
+		})
+		if err == nil || vote != (branch.Vote{}) || !strings.Contains(err.Error(), "may be committed") {
+			t.Errorf("%s, %v; want an error", vote, err)
+		}
+		s.prepared(gid, false)
+	}
+}
+
 // A savepoint takes a failure back, and the branch goes on.
 func TestNestedTransactions(t *testing.T) {
 	s := newShop(t)
