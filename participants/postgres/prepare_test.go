@@ -175,6 +175,7 @@ func TestReading(t *testing.T) {
 		mustRefuse(t, p, br)
 	}
 	mustRefuse(t, p, branchOf(sqlOf("SELECT 1 / 0")), "22012")
+	mustRefuse(t, p, branchOf(sqlOf("SELECT 1 / (n - 7) FROM counter")), "22012") // after its row description
 	mustRefuse(t, p, branchOf([]byte(`{"statements": [{"sql": "SELECT 1", "expect_rows": 0}]}`)), "touched 1 rows, expected 0")
 }
 
