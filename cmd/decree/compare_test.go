@@ -142,6 +142,7 @@ type side struct {
 	took    []time.Duration
 	seconds float64
 	cpu     map[string]float64 // seconds, by whose
+	entries uint64             // of the log
 }
 
 // compare runs the two sides in rounds: A B B A.
@@ -183,7 +184,7 @@ func (s *side) costs() string {
 			all = append(all, fmt.Sprintf("%s %.0fµs", name, 1e6*spent/float64(len(s.took))))
 		}
 	}
-	return "CPU for each transfer: " + strings.Join(all, ", ")
+	return fmt.Sprintf("CPU for each transfer: %s; log entries for each: %.2f", strings.Join(all, ", "), float64(s.entries)/float64(len(s.took)))
 }
 
 // round lets the workers of a side run for a while, and checks that each transfer
@@ -205,7 +206,7 @@ func (w *compared) round(b *testing.B, s *side, pair [2]string, workers int, len
 	var mu sync.Mutex
 	var failure error
 	done := 0
-	spent, start := w.spent(), time.Now()
+	entries, spent, start := w.entries(), w.spent(), time.Now()
 	var work sync.WaitGroup
 	for n, run := range runs {
 		work.Go(func() {
@@ -221,6 +222,7 @@ func (w *compared) round(b *testing.B, s *side, pair [2]string, workers int, len
 	for name, total := range w.spent() {
 		s.cpu[name] += total - spent[name]
 	}
+	s.entries += w.entries() - entries
 	if failure != nil {
 		b.Fatalf("%s: %v", s.name, failure)
 	}
@@ -290,6 +292,16 @@ func (w *compared) withoutLog(pair [2]string) func(context.Context) (transferer,
 			return c.transfer(ctx, fmt.Sprintf("nolog-%d", w.serial.Add(1)), accounts)
 		}, c.close, nil
 	}
+}
+
+// entries is how many the leader has applied so far. All rounds have one leader,
+// or the count means nothing.
+func (w *compared) entries() uint64 {
+	status, err := w.client.Status(context.Background())
+	if err != nil {
+		return 0
+	}
+	return status.GetEntries()
 }
 
 // spent is the processor's time that each has used so far, in seconds.
