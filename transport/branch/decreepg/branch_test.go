@@ -249,8 +249,9 @@ func TestBranchThatMustNotBegin(t *testing.T) {
 
 // A database that is not registered says so, and not only that a relation is missing.
 func TestUnregisteredDatabase(t *testing.T) {
-	s := newShop(t)
-	s.exec("DROP TABLE decree_branch")
+	server := databases.Shared(t, databases.Postgres)
+	s := &shop{T: t, pool: newPool(t, server.DSN(databases.FreshDatabase(t, server)), nil)}
+	s.exec("CREATE TABLE item (name text PRIMARY KEY)")
 	b, _ := enlisted()
 	if _, err := decreepg.Run(t.Context(), s.pool, b, sell("a")); !errors.Is(err, decreepg.ErrUnmarked) {
 		t.Errorf("%v, want ErrUnmarked", err)

@@ -222,8 +222,8 @@ func TestBranchThatMustNotBegin(t *testing.T) {
 
 // A database that is not registered says so, and not only that a table is missing.
 func TestUnregisteredDatabase(t *testing.T) {
-	s := newTill(t)
-	s.exec("DROP TABLE decree_branch")
+	server := databases.Shared(t, databases.MariaDB)
+	s := &till{T: t, db: newDB(t, server.DSN(databases.FreshDatabase(t, server)), nil)}
 	b, name := enlisted()
 	if _, err := decreesql.Run(t.Context(), s.db, b, pay("a")); !errors.Is(err, decreesql.ErrUnmarked) {
 		t.Errorf("%v, want ErrUnmarked", err)
