@@ -122,6 +122,7 @@ func (d *day) audit(ctx context.Context) ([]check, error) {
 	if err != nil {
 		return nil, err
 	}
+	d.evidence = evidence{entries, views, books}
 	branches := 0
 	for _, b := range books {
 		branches += len(b.Fates)

@@ -94,6 +94,7 @@ type day struct {
 	began, ended time.Time // the traffic
 	failovers    []time.Duration
 	looks        looks
+	evidence     evidence // what the audit read
 }
 
 // branchOffice is an office and, where it keeps its books in a file, the service
@@ -133,6 +134,11 @@ func Run(ctx context.Context, cfg Config) (result Result, err error) {
 	result = d.result(report)
 	result.print(d.out)
 	if !result.Passed {
+		path, err := d.evidence.save(d.fleet.Dir())
+		if err != nil {
+			return result, fmt.Errorf("%w: %d findings; and no evidence: %w", ErrWrong, result.Findings, err)
+		}
+		d.out.say("all that was read for the audit is in %s", path)
 		return result, fmt.Errorf("%w: %d findings", ErrWrong, result.Findings)
 	}
 	return result, nil

@@ -183,6 +183,12 @@ func TestAuditFails(t *testing.T) {
 			t.Errorf("%q is not in:\n%s", want, out)
 		}
 	}
+	story, err := os.ReadFile(filepath.Join(cfg.Dir, "evidence.txt"))
+	for _, want := range []string{"order ", "node n2 has ", "books of ledger-b: account account-07: ", "books of cards: branch "} {
+		if err != nil || !strings.Contains(string(story), want) {
+			t.Errorf("no %q in the evidence (%v)", want, err)
+		}
+	}
 	nothingRuns(t, cfg.Dir)
 }
 
