@@ -1,0 +1,56 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/decree-tx/decree/cmd/internal/bankday"
+)
+
+// What is proven here: the bank's command line. What the bank does is shown in
+// cmd/internal/bankday.
+
+func TestBankRefusesWhatItCannotRun(t *testing.T) {
+	for _, tt := range []struct {
+		args []string
+		want []string
+	}{
+		{[]string{"--workers", "0", "--accounts", "0", "--for", "-1s"}, []string{"workers 0", "accounts 0", "for -1s"}},
+		{[]string{"--kill-leader-every", "1s"}, []string{"kill the leader every 1s"}},
+		{[]string{"--for", "many"}, []string{"invalid argument"}},
+		{[]string{"wallet"}, []string{"path"}},
+	} {
+		got := run(t, nil, "", append([]string{"bank"}, tt.args...)...)
+		if got.exit != exitUsage {
+			t.Errorf("bank %v: exit %d, want %d\n%s", tt.args, got.exit, exitUsage, got.stderr)
+		}
+		for _, want := range tt.want {
+			if !strings.Contains(got.stderr, want) {
+				t.Errorf("bank %v: no %q in %q", tt.args, want, got.stderr)
+			}
+		}
+	}
+}
+
+// TestBankExitCode holds that a finding is a failure, whose text stdout has told.
+func TestBankExitCode(t *testing.T) {
+	err := &toldError{fmt.Errorf("%w: 3 findings", bankday.ErrWrong)}
+	if got := exitCode(err); got != exitFailed || !errors.Is(err, bankday.ErrWrong) {
+		t.Errorf("exit %d, want %d", got, exitFailed)
+	}
+}
+
+func TestWalletNeedsItsPort(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	got := run(t, nil, "", "bank", "wallet", "--path", t.TempDir()+"/w.db", "--listen", l.Addr().String())
+	if got.exit != exitFailed || !strings.Contains(got.stderr, "another process listens") {
+		t.Errorf("exit %d: %s", got.exit, got.stderr)
+	}
+}
