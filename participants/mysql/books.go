@@ -87,6 +87,30 @@ func (b *books) interrupt(gid string) {
 	}
 }
 
+// dead lets go of the branches whose sessions have ended: somebody else has ended
+// the branch, or will. Their sessions are returned.
+func (b *books) dead(ctx context.Context) []*session {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var gone []*session
+	for gid, e := range b.open {
+		select {
+		case e.turn <- struct{}{}:
+		default:
+			continue // a call is at work on it, and will notice
+		}
+		if e.held != nil && !e.held.session.alive(ctx) {
+			gone = append(gone, e.held.session)
+			e.held = nil
+			if e.users == 0 {
+				delete(b.open, gid)
+			}
+		}
+		<-e.turn
+	}
+	return gone
+}
+
 // sessions are those that branches are attached to. It is for when no call is
 // under way any more.
 func (b *books) sessions() []*session {

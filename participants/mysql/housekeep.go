@@ -24,6 +24,7 @@ const (
 func (p *participant) housekeep() {
 	var due map[string]txn.Time // horizons that were stored a round ago
 	for sleep(p.ctx, housekeepPause) == nil {
+		p.letGo(p.ctx)
 		p.branches.trim(time.Now())
 		p.errands.trim(time.Now())
 		for cluster, horizon := range due {

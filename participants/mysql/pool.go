@@ -58,6 +58,9 @@ func (p *pool) take(ctx context.Context) (*session, error) {
 	return s, nil
 }
 
+// full reports whether the next take will wait.
+func (p *pool) full() bool { return len(p.room) == cap(p.room) }
+
 // put takes a session back, in the state in which it was lent, or dead.
 func (p *pool) put(s *session) {
 	if !p.keep(s) {

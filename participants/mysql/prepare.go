@@ -144,6 +144,9 @@ var errTaken = errors.New("the branch's id is taken")
 
 // attempt prepares a branch on a session of its own.
 func (p *participant) attempt(ctx context.Context, e *entry, w *work) (participants.Vote, error) {
+	if p.branches.full() {
+		p.letGo(ctx)
+	}
 	s, err := p.branches.take(ctx)
 	if err != nil {
 		return participants.Vote{}, err
@@ -160,6 +163,14 @@ func (p *participant) attempt(ctx context.Context, e *entry, w *work) (participa
 		return p.refuse(ctx, s, w, refusal)
 	}
 	return p.seal(ctx, s, e, w)
+}
+
+// letGo makes room in the pool that branches hold whose sessions have ended.
+func (p *participant) letGo(ctx context.Context) {
+	for _, s := range p.books.dead(ctx) {
+		s.close()
+		p.branches.put(s)
+	}
 }
 
 // run does a branch's work up to XA END. A refusal is the server's, or a row count
@@ -227,7 +238,16 @@ func (p *participant) refuse(ctx context.Context, s *session, w *work, refusal e
 	if errors.Is(refusal, errFenced) {
 		return participants.Vote{}, errors.New("the fence was closed to the branch, and is not any more")
 	}
-	return p.remember(ctx, s, w, participants.No("%s", reasonOf(refusal)))
+	return p.remember(ctx, s, w, participants.No("%s%s", w.culprit(refusal), reasonOf(refusal)))
+}
+
+// culprit names the statement that the server has refused, where it can only be
+// one.
+func (w *work) culprit(refusal error) string {
+	if numberOf(refusal) == 0 || len(w.statements) != 1 {
+		return ""
+	}
+	return w.statements[0].String() + ": "
 }
 
 // undo rolls a transaction back that was not prepared. Where that fails, the

@@ -50,9 +50,10 @@ func (Driver) Probe(ctx context.Context, r participants.Registration, log hclog.
 }
 
 // makeTables makes what is missing of the marker tables, and names the database.
-// Two nodes may do so at once.
+// Two nodes may do so at once. Where nothing is missing, the right to make tables
+// is not needed.
 func (v survey) makeTables(ctx context.Context) error {
-	for _, table := range v.sql.Tables {
+	for _, table := range v.missing(ctx) {
 		if _, err := v.session.exec(ctx, table); err != nil {
 			return fmt.Errorf("make the marker tables: %w; let somebody who may run:\n%s", err, v.sql.Script())
 		}
@@ -62,6 +63,19 @@ func (v survey) makeTables(ctx context.Context) error {
 	}
 	_, err := readIdentity(ctx, v.session, v.sql)
 	return err
+}
+
+// missing is the statements that make the marker tables, unless all can be read.
+func (v survey) missing(ctx context.Context) []string {
+	for _, read := range []struct {
+		sql  string
+		args []any
+	}{{v.sql.Look, []any{""}}, {v.sql.Fence, []any{""}}, {v.sql.Identity, nil}} {
+		if _, err := v.session.query(ctx, read.sql, read.args...); err != nil {
+			return v.sql.Tables
+		}
+	}
+	return nil
 }
 
 // The pace of the inspection of a database that does not answer.

@@ -3,6 +3,7 @@ package mysql
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/decree-tx/decree/fsm/txn"
 	"github.com/decree-tx/decree/participants"
@@ -53,9 +54,11 @@ func (p *participant) read(ctx context.Context, s *session, w *work) (participan
 			return participants.Vote{}, errWrites
 		case refusal == nil:
 			refusal = st.expect(rows)
+		default:
+			refusal = fmt.Errorf("%s: %s", st, reasonOf(refusal))
 		}
 		if refusal != nil {
-			return participants.No("%s: %s", st, reasonOf(refusal)), nil
+			return participants.No("%v", refusal), nil
 		}
 	}
 	return participants.ReadOnly(), nil

@@ -45,19 +45,28 @@ func (v survey) server(ctx context.Context) error {
 	if err := row.scan(&version, &comment); err != nil {
 		return err
 	}
-	if !strings.Contains(version, "MariaDB") && !strings.Contains(comment, "MariaDB") {
-		return fmt.Errorf("the server is %s (%s): this driver works with MariaDB, was tried on %s, and refuses others, which keep a prepared branch differently", version, comment, triedVersion)
+	if err := judge(version, comment); err != nil {
+		return err
 	}
-	parts := versionForm.FindStringSubmatch(version)
+	v.log.Info("the database is MariaDB", "version", version, "tried", triedVersion)
+	return nil
+}
+
+// judge refuses versions on which the driver cannot work, or was never tried.
+func judge(version, comment string) error {
+	if !strings.Contains(version, "MariaDB") && !strings.Contains(comment, "MariaDB") {
+		return fmt.Errorf("the server is %.64s (%.64s): this driver works with MariaDB, was tried on %s, and refuses others, which keep a prepared branch differently", version, comment, triedVersion)
+	}
+	// Some builds put 5.5.5- in front, for clients that take a ten for a one.
+	parts := versionForm.FindStringSubmatch(strings.TrimPrefix(version, "5.5.5-"))
 	if parts == nil {
 		return fmt.Errorf("the server has the version %.64q, which cannot be read", version)
 	}
 	major, _ := strconv.Atoi(parts[1])
 	minor, _ := strconv.Atoi(parts[2])
 	if major < oldestMajor || major == oldestMajor && minor < oldestMinor {
-		return fmt.Errorf("the server is MariaDB %s: what is prepared outlives its connection from %d.%d on", version, oldestMajor, oldestMinor)
+		return fmt.Errorf("the server is MariaDB %.64s: what is prepared outlives its connection from %d.%d on", version, oldestMajor, oldestMinor)
 	}
-	v.log.Info("the database is MariaDB", "version", version, "tried", triedVersion)
 	return nil
 }
 
