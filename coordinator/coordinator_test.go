@@ -277,6 +277,9 @@ func TestHeuristicIsRecorded(t *testing.T) {
 		})
 		res, err := r.c.Submit(background, transfer(id, "a", "b"))
 		r.mustDecide(res, err, txn.Commit)
+		if res.Delivered && res.Transaction.Damage() != txn.HeuristicAbort {
+			t.Error("the client was told of delivery and not of the damage")
+		}
 		time.Sleep(time.Second)
 		if tx := r.stored(id); tx.Damage() != txn.HeuristicAbort || tx.State != txn.Committed {
 			t.Errorf("the log has %s, damage %s", tx.State, tx.Damage())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/decree-tx/decree/fsm/txn"
@@ -265,18 +266,23 @@ func (t *term) decide(d *drive, c txn.Decide) {
 	})
 }
 
-// checkDelivered tells those who wait once every branch has answered.
+// checkDelivered tells those who wait once every branch has answered, and once the
+// damage among the answers is replicated: a client that was told of delivery must
+// have been told of that too, and it reads damage from the applied state.
 func (d *drive) checkDelivered() {
-	if d.tx == nil || !d.tx.State.Decided() || isClosed(d.delivered) {
+	if d.tx == nil || !d.tx.State.Decided() || isClosed(d.delivered) || !d.allHeard() {
 		return
 	}
-	for _, r := range d.heard {
-		if r == txn.ReceiptNone {
+	for i, r := range d.heard {
+		if r.Heuristic() && d.tx.Branches[i].Owed() {
 			return
 		}
 	}
 	close(d.delivered)
 }
+
+// allHeard reports whether every branch has answered.
+func (d *drive) allHeard() bool { return !slices.Contains(d.heard, txn.ReceiptNone) }
 
 // troubled handles a proposal about a staged transaction that was not applied.
 // Even a definite refusal leaves the outcome to the next leader, so to the client

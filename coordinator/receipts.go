@@ -53,7 +53,7 @@ func (t *term) flushReceipts() {
 	}
 	now := time.Now()
 	for d := range t.receipts {
-		if !isClosed(d.delivered) && now.Sub(d.heardAt) < partialAfter {
+		if !d.allHeard() && now.Sub(d.heardAt) < partialAfter {
 			continue
 		}
 		delete(t.receipts, d)
