@@ -50,8 +50,9 @@ type MySQL struct {
 	// Forgettable lists the keys of rows that are visible, and so are of branches
 	// that have ended, in a range: from, before, limit.
 	Forgettable string
-	// Forget deletes rows by key; n is the number of keys.
-	Forget func(n int) string
+	// Forget deletes a row: gid. For many rows at once the database may read others
+	// on its way, and wait for those that are prepared.
+	Forget string
 
 	// Identify names the resource, unless it has a name: a fresh UUID, MySQLVersion.
 	Identify string
@@ -113,7 +114,7 @@ func NewMySQL(schema string) (MySQL, error) {
 		RaiseFence:  in(`INSERT INTO @decree_fence (cluster, epoch, horizon) VALUES (?, ?, ?) ON DUPLICATE KEY UPDATE epoch = GREATEST(epoch, VALUES(epoch)), horizon = GREATEST(horizon, VALUES(horizon))`),
 		Forgettable: in(`SELECT gid FROM @decree_branch WHERE gid >= ? AND gid < ? ORDER BY gid LIMIT ?`),
 		Among:       func(n int) string { return in(`SELECT gid FROM @decree_branch WHERE gid IN `) + keys(n) },
-		Forget:      func(n int) string { return in(`DELETE FROM @decree_branch WHERE gid IN `) + keys(n) },
+		Forget:      in(`DELETE FROM @decree_branch WHERE gid = ?`),
 		Identify:    in(`INSERT IGNORE INTO @decree_resource (one, identity, version) VALUES (1, ?, ?)`),
 		Identity:    in(`SELECT identity, version, DATABASE() FROM @decree_resource`),
 	}, nil

@@ -2,6 +2,7 @@ package mysql
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/decree-tx/decree/fsm/txn"
@@ -13,7 +14,7 @@ const (
 	// the fence said a round ago, so a branch whose insert read an older fence has
 	// had this long to end: a thousand times what an insert takes.
 	housekeepPause = time.Minute
-	// forgetAtOnce rows are deleted by one statement, which is some milliseconds of
+	// forgetAtOnce rows are deleted by one transaction, which is some milliseconds of
 	// work, and then others have forgetRest to go on.
 	forgetAtOnce = 500
 	forgetRest   = 20 * time.Millisecond
@@ -47,11 +48,17 @@ func (p *participant) forget(ctx context.Context, cluster string, horizon txn.Ti
 			if n = len(rows); err != nil || n == 0 {
 				return err
 			}
+			var text strings.Builder
+			text.WriteString("START TRANSACTION")
 			keys := make([]any, n)
 			for i, r := range rows {
+				text.WriteString(";\n" + p.sql.Forget)
 				keys[i] = r[0]
 			}
-			_, err = s.exec(ctx, p.sql.Forget(n), keys...)
+			text.WriteString(";\nCOMMIT")
+			if _, err = s.exec(ctx, text.String(), keys...); err != nil {
+				s.close() // and with it the transaction
+			}
 			return err
 		})
 		if err != nil || n < forgetAtOnce {

@@ -157,7 +157,7 @@ func (v survey) rehearse(ctx context.Context) error {
 		{v.sql.Tombstone, []any{id, ""}},
 		{v.sql.Look, []any{id}},
 		{v.sql.RaiseFence, []any{id, uint64(0), int64(0)}},
-		{v.sql.Forget(1), []any{id}},
+		{v.sql.Forget, []any{id}},
 		{"ROLLBACK", nil},
 	}
 	for _, step := range steps {
