@@ -44,8 +44,8 @@ It needs the programs of both servers; scripts/test-databases.sh installs them.`
 	}
 	flags := cmd.Flags()
 	flags.DurationVar(&cfg.For, "for", time.Minute, "move money for this `time`")
-	flags.IntVar(&cfg.Workers, "workers", 16, "this `many` clients at once")
-	flags.IntVar(&cfg.Accounts, "accounts", 100, "this `many` accounts in each of the five banks")
+	flags.IntVar(&cfg.Workers, "workers", 16, "the `number` of clients at once")
+	flags.IntVar(&cfg.Accounts, "accounts", 100, "the `number` of accounts in each of the five banks")
 	flags.Uint64Var(&cfg.Seed, "seed", 0, "makes the transfers repeat themselves (default: a random one, which is told)")
 	flags.DurationVar(&cfg.KillLeaderEvery, "kill-leader-every", 0, "kill -9 the leading node in this `interval`, and restart it; 0 never does")
 	flags.StringVar(&cfg.Dir, "dir", "", "keep the nodes' data and logs in this `directory` (default: a temporary one, kept only when something is wrong)")

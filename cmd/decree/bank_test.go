@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/decree-tx/decree/cmd/internal/bankday"
+	"github.com/decree-tx/decree/participants/participanttest/databases"
 )
 
 // What is proven here: the bank's command line. What the bank does is shown in
@@ -52,5 +53,13 @@ func TestWalletNeedsItsPort(t *testing.T) {
 	got := run(t, nil, "", "bank", "wallet", "--path", t.TempDir()+"/w.db", "--listen", l.Addr().String())
 	if got.exit != exitFailed || !strings.Contains(got.stderr, "another process listens") {
 		t.Errorf("exit %d: %s", got.exit, got.stderr)
+	}
+}
+
+// TestBankTellsWhatToInstall holds that a machine without the servers is told how
+// to get them.
+func TestBankTellsWhatToInstall(t *testing.T) {
+	if hint := hintFor(fmt.Errorf("start: %w", databases.ErrMissing)); !strings.Contains(hint, "test-databases.sh") {
+		t.Errorf("hint %q", hint)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/decree-tx/decree/cmd/internal/daemon"
+	"github.com/decree-tx/decree/participants/participanttest/databases"
 	"github.com/decree-tx/decree/transport/client"
 )
 
@@ -144,6 +145,8 @@ func hintFor(err error) string {
 		return "is a cluster running at these endpoints? (--endpoints, DECREE_ENDPOINTS)"
 	case errors.Is(err, daemon.ErrPortInUse):
 		return "is another node or cluster running here? choose other ports (decree dev: --port)"
+	case errors.Is(err, databases.ErrMissing):
+		return "scripts/test-databases.sh installs what is missing"
 	default:
 		return ""
 	}

@@ -27,11 +27,11 @@ type dialect struct {
 	open     statements.Entry
 	debit    statements.Entry
 	credit   statements.Entry
-	prepared func(ctx context.Context, db *sql.DB) (names []name, err error)
+	prepared func(ctx context.Context, db *sql.DB) (labels []label, err error)
 }
 
-// name is a branch as a database names it; ok is false where decree did not.
-type name struct {
+// label is a branch as a database names it; ok is false where decree did not.
+type label struct {
 	branch marker.Branch
 	ok     bool
 	text   string
@@ -56,9 +56,9 @@ func postgres() dialect {
 		credit: statements.Entry{
 			SQL: `UPDATE account SET balance = balance + $2 WHERE id = $1`, Params: []string{"account", "amount"}, ExpectRows: one(),
 		},
-		prepared: func(ctx context.Context, db *sql.DB) ([]name, error) {
+		prepared: func(ctx context.Context, db *sql.DB) ([]label, error) {
 			const list = `SELECT gid FROM pg_prepared_xacts WHERE database = current_database()`
-			return query(ctx, db, list, func(row *sql.Rows) (n name, err error) {
+			return query(ctx, db, list, func(row *sql.Rows) (n label, err error) {
 				err = row.Scan(&n.text)
 				n.branch, n.ok = marker.ParseGID(n.text)
 				return n, err
@@ -84,8 +84,8 @@ func mariadb() dialect {
 		credit: statements.Entry{
 			SQL: `UPDATE account SET balance = balance + ? WHERE id = ?`, Params: []string{"amount", "account"}, ExpectRows: one(),
 		},
-		prepared: func(ctx context.Context, db *sql.DB) ([]name, error) {
-			return query(ctx, db, `XA RECOVER`, func(row *sql.Rows) (n name, err error) {
+		prepared: func(ctx context.Context, db *sql.DB) ([]label, error) {
+			return query(ctx, db, `XA RECOVER`, func(row *sql.Rows) (n label, err error) {
 				var format, gtrid, bqual int
 				if err := row.Scan(&format, &gtrid, &bqual, &n.text); err != nil {
 					return n, err
@@ -247,7 +247,7 @@ func (o *sqlOffice) Posted(ctx context.Context, cluster string) (Books, error) {
 	_, err = query(ctx, tx, `SELECT gid, state FROM decree_branch`, func(row *sql.Rows) (struct{}, error) {
 		var gid, state string
 		err := row.Scan(&gid, &state)
-		n := name{text: gid}
+		n := label{text: gid}
 		n.branch, n.ok = marker.ParseGID(gid)
 		switch state {
 		case "prepared":
@@ -263,7 +263,7 @@ func (o *sqlOffice) Posted(ctx context.Context, cluster string) (Books, error) {
 }
 
 // enterMarker writes a branch down under the name that package marker gave it.
-func (b *Books) enterMarker(n name, cluster string, fate participants.Status) {
+func (b *Books) enterMarker(n label, cluster string, fate participants.Status) {
 	if !n.ok || n.branch.Cluster != cluster {
 		b.Strangers = append(b.Strangers, n.text)
 		return
