@@ -2,8 +2,8 @@ package fsm
 
 import (
 	"cmp"
-	"fmt"
 	"encoding/binary"
+	"fmt"
 	"slices"
 	"strings"
 
