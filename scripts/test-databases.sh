@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests against real servers need and this machine lacks: the
-# programs of PostgreSQL and MariaDB, and Node for the example HTTP service. No
+# programs of PostgreSQL and MariaDB, Node for the example HTTP service, curl for its
+# transcript. No
 # server is set up or started: the tests start their own, on sockets in temporary
 # directories. Does nothing where all is there.
 set -euo pipefail
@@ -51,6 +52,7 @@ need postgresql postgres initdb psql
 need mariadb-server-core mariadbd mariadb-install-db
 need mariadb-client-core mariadb
 need nodejs node
+need curl curl
 
 [ ${#packages[@]} -gt 0 ] || exit 0
 echo "test-databases.sh: missing: ${missing[*]}"
