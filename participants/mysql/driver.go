@@ -11,7 +11,6 @@ import (
 
 	"github.com/decree-tx/decree/participants"
 	"github.com/decree-tx/decree/participants/marker"
-	"github.com/decree-tx/decree/participants/statements"
 )
 
 // Driver opens databases of MariaDB as participants. The zero Driver is ready for
@@ -50,7 +49,6 @@ type participant struct {
 	// set once
 	cfg      Config
 	sql      marker.MySQL
-	identity string
 	log      hclog.Logger
 	branches *pool // sessions for branches, each for one at a time
 	errands  *pool // sessions for short work of any other kind, which never wait for a lock
@@ -75,10 +73,9 @@ func newParticipant(c Config, identity string, log hclog.Logger) (*participant, 
 	p := &participant{
 		cfg:      c,
 		sql:      sql,
-		identity: identity,
 		log:      log,
-		branches: newPool(&patient, c.MaxConnections),
-		errands:  newPool(&d, errandSessions),
+		branches: newPool(&patient, c.MaxConnections, "branches, which keep theirs until they end (max_connections),"),
+		errands:  newPool(&d, errandSessions, "short work"),
 		books:    newBooks(),
 	}
 	p.fences = newFences(p)
@@ -86,9 +83,6 @@ func newParticipant(c Config, identity string, log hclog.Logger) (*participant, 
 	p.onlooker = newOnlooker(p.ctx, &p.work, p.errands)
 	return p, nil
 }
-
-// set is what requests may ask.
-func (p *participant) set() statements.Set { return p.cfg.Set }
 
 // errand lends a session for short work.
 func (p *participant) errand(ctx context.Context, work func(*session) error) error {

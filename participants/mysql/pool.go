@@ -13,23 +13,24 @@ const idleFor = 5 * time.Minute
 
 // pool lends sessions, at most so many at a time.
 type pool struct {
-	dialer *dialer
-	room   chan struct{} // one token for each session lent
+	dialer  *dialer
+	purpose string        // for people
+	room    chan struct{} // one token for each session lent
 
 	mu     sync.Mutex
 	closed bool
 	idle   []*session // the last one used is the first one lent
 }
 
-func newPool(d *dialer, size int) *pool {
-	return &pool{dialer: d, room: make(chan struct{}, size)}
+func newPool(d *dialer, size int, purpose string) *pool {
+	return &pool{dialer: d, purpose: purpose, room: make(chan struct{}, size)}
 }
 
 // errFull answers who waited in vain for a session.
-type errFull struct{ size int }
+type errFull struct{ *pool }
 
 func (e errFull) Error() string {
-	return fmt.Sprintf("all %d connections are in use, most of them by branches that wait for their decision: see max_connections", e.size)
+	return fmt.Sprintf("all %d connections for %s are in use", cap(e.room), e.purpose)
 }
 
 // take lends a session, which put takes back. It waits for room until ctx ends,
@@ -41,7 +42,7 @@ func (p *pool) take(ctx context.Context) (*session, error) {
 		select {
 		case p.room <- struct{}{}:
 		case <-ctx.Done():
-			return nil, errFull{cap(p.room)}
+			return nil, errFull{p}
 		}
 	}
 	for s := p.pop(); s != nil; s = p.pop() {

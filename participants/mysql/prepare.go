@@ -40,7 +40,7 @@ func (p *participant) Prepare(ctx context.Context, b participants.Branch) (parti
 	if fence.Expired(b.TxID) {
 		return p.answer(ctx, m, fence, b)
 	}
-	parsed, err := p.set().Parse(b.Payload)
+	parsed, err := p.cfg.Parse(b.Payload)
 	if err != nil {
 		return participants.No("%v", err), nil
 	}
