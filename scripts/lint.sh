@@ -41,7 +41,7 @@ install_shellcheck() {
 }
 
 shell_scripts() {
-  local scripts=(.ci/run scripts/*.sh)
+  local scripts=(.ci/run scripts/*.sh participants/participanttest/databases/guard.sh)
   if install_shellcheck; then
     shellcheck "${scripts[@]}"
     return

@@ -15,6 +15,7 @@ data=$dir/data
 each() {
   count=0
   for process in /proc/[0-9]*; do
+    # shellcheck disable=SC3013 # dash, bash and busybox have -ef
     if [ "$process/cwd" -ef "$data" ] && kill -s "$1" "${process#/proc/}" 2>/dev/null; then
       count=$((count + 1))
     fi
