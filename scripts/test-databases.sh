@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
 # Installs what the tests against real servers need and this machine lacks: the
-# programs of PostgreSQL and MariaDB, Node for the example HTTP service, curl for its
-# transcript. No
-# server is set up or started: the tests start their own, on sockets in temporary
-# directories. Does nothing where all is there.
+# programs of PostgreSQL and MariaDB, Node for the example HTTP service, and curl for
+# its transcript. No server is set up or started: the tests start their own, on
+# sockets in temporary directories. Does nothing where all is there.
 set -euo pipefail
 
 usage() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -64,7 +65,8 @@ func (s *registry) parseRegistration(p *decreev1.Participant) (participants.Regi
 	case errors.Is(err, participants.ErrUnknownDriver):
 		bad.add(reasonUnknownDriver, "participant.driver", "%v", err)
 	case err != nil:
-		bad.add(reasonInvalidRequest, "participant.config", "%v", err)
+		// All problems come joined by line ends, and a violation is one line.
+		bad.add(reasonInvalidRequest, "participant.config", "%s", strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
 	return r, bad.err()
 }

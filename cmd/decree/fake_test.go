@@ -116,7 +116,7 @@ func (f fakeParticipants) Put(_ context.Context, r *decreev1.PutRequest) (*decre
 }
 
 func (f fakeParticipants) Get(_ context.Context, r *decreev1.ParticipantsGetRequest) (*decreev1.ParticipantsGetResponse, error) {
-	config, err := structpb.NewStruct(map[string]any{"dsn": "env:ORDERS_DSN", "catalogue": map[string]any{"debit": map[string]any{"sql": strings.Repeat("x", 100)}}})
+	config, err := structpb.NewStruct(map[string]any{"dsn": "env:ORDERS_DSN", "catalogue": map[string]any{"debit": map[string]any{"sql": "a < b" + strings.Repeat("x", 100)}}})
 	return &decreev1.ParticipantsGetResponse{Participant: &decreev1.Participant{
 		Name: r.GetName(), Driver: "postgres", Config: config, Revision: 3, Unfinished: 2, Identity: "postgresql:7/orders",
 	}}, errors.Join(err, f.heard(r))

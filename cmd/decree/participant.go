@@ -199,17 +199,29 @@ func (p *program) participantListCommand() *cobra.Command {
 func (p *program) participantTable(all []*decreev1.Participant) error {
 	var rows [][]string
 	for _, registered := range all {
-		config, err := json.Marshal(registered.GetConfig().AsMap())
+		config, err := configText(registered, "")
 		if err != nil {
-			return fmt.Errorf("configuration of %s: %w", registered.GetName(), err)
+			return err
 		}
 		rows = append(rows, []string{
 			registered.GetName(), registered.GetDriver(), strconv.FormatUint(registered.GetRevision(), 10),
-			strconv.FormatUint(registered.GetUnfinished(), 10), registered.GetIdentity(), shorten(string(config)),
+			strconv.FormatUint(registered.GetUnfinished(), 10), registered.GetIdentity(), shorten(config),
 		})
 	}
 	p.out.table([]string{"NAME", "DRIVER", "REVISION", "UNFINISHED", "RESOURCE", "CONFIG"}, rows)
 	return nil
+}
+
+// configText is a configuration as a person reads it: SQL keeps its < and >.
+func configText(p *decreev1.Participant, indent string) (string, error) {
+	var b strings.Builder
+	encoder := json.NewEncoder(&b)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", indent)
+	if err := encoder.Encode(p.GetConfig().AsMap()); err != nil {
+		return "", fmt.Errorf("configuration of %s: %w", p.GetName(), err)
+	}
+	return strings.TrimSuffix(b.String(), "\n"), nil
 }
 
 // maxConfigShown keeps a table's line on the screen; a catalogue may be long. The
@@ -237,9 +249,9 @@ func (p *program) participantShowCommand() *cobra.Command {
 				p.out.message(registered)
 				return nil
 			}
-			config, err := json.MarshalIndent(registered.GetConfig().AsMap(), "", "  ")
+			config, err := configText(registered, "  ")
 			if err != nil {
-				return fmt.Errorf("configuration of %s: %w", args[0], err)
+				return err
 			}
 			p.out.fields(
 				"participant", registered.GetName(),
@@ -249,7 +261,7 @@ func (p *program) participantShowCommand() *cobra.Command {
 				"resource", registered.GetIdentity(),
 			)
 			p.out.linef("config")
-			for line := range strings.SplitSeq(string(config), "\n") {
+			for line := range strings.SplitSeq(config, "\n") {
 				p.out.linef("%s", line)
 			}
 			return nil
