@@ -221,7 +221,7 @@ func (e Entry) arguments(raw json.RawMessage) ([]any, error) {
 		return args, err
 	}
 	var byName map[string]json.RawMessage
-	if err := decode(raw, &byName); err != nil {
+	if err := json.Unmarshal(raw, &byName); err != nil {
 		return nil, fmt.Errorf(`"args": %w`, err)
 	}
 	args := make([]any, len(e.Params))
@@ -248,7 +248,7 @@ func positional(raw json.RawMessage) ([]any, error) {
 		return nil, nil
 	}
 	var values []json.RawMessage
-	if err := decode(raw, &values); err != nil {
+	if err := json.Unmarshal(raw, &values); err != nil {
 		return nil, fmt.Errorf(`"args": %w`, err)
 	}
 	if len(values) > MaxArgs {
@@ -264,23 +264,30 @@ func positional(raw json.RawMessage) ([]any, error) {
 	return args, nil
 }
 
+// argument reads one value, which is known to be JSON. A number is taken as it is
+// written.
 func argument(raw json.RawMessage) (any, error) {
-	if raw[0] == '{' || raw[0] == '[' {
+	switch raw[0] {
+	case '{', '[':
 		var text bytes.Buffer
-		if err := json.Compact(&text, raw); err != nil {
-			return nil, err
-		}
-		return text.String(), nil
+		err := json.Compact(&text, raw)
+		return text.String(), err
+	case '"':
+		var text string
+		err := json.Unmarshal(raw, &text)
+		return text, err
+	case 'n':
+		return nil, nil
+	case 't', 'f':
+		return raw[0] == 't', nil
+	default:
+		return json.Number(raw), nil
 	}
-	var value any
-	err := decode(raw, &value)
-	return value, err
 }
 
-// decode reads one JSON value, all of it, and keeps numbers exact.
+// decode reads one JSON value, all of it.
 func decode(content []byte, into any) error {
 	d := json.NewDecoder(bytes.NewReader(content))
-	d.UseNumber()
 	d.DisallowUnknownFields()
 	if err := d.Decode(into); err != nil {
 		return err

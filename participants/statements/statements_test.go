@@ -136,6 +136,17 @@ func TestUnexpected(t *testing.T) {
 	}
 }
 
+// BenchmarkParse: every branch of a database costs one on the leader.
+func BenchmarkParse(b *testing.B) {
+	set, payload := bank(false), []byte(`{"name":"debit","args":{"id":"alice","amount":30}}`)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := set.Parse(payload); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 // FuzzParse: whatever comes in, there is an answer, and an accepted payload holds
 // only statements that the set allows (R14: and no more of them than the bound).
 func FuzzParse(f *testing.F) {
