@@ -59,6 +59,8 @@ func dial(r participants.Registration, c Config) (*pgx.ConnConfig, error) {
 		"lock_timeout":                        milliseconds(time.Duration(c.LockTimeout)),
 		"statement_timeout":                   milliseconds(time.Duration(c.StatementTimeout)),
 		"idle_in_transaction_session_timeout": milliseconds(idleInTransaction),
+		"bytea_output":                        "hex",     // what recordOf reads
+		"client_min_messages":                 "warning", // what notice waits for is one
 	} {
 		cc.RuntimeParams[name] = value
 	}

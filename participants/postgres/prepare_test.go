@@ -505,18 +505,22 @@ func TestFenceIsInTheDatabase(t *testing.T) {
 }
 
 // Our own statements work beside each other although the role's transactions are
-// serializable, read what they need, and are durable although the role's are not.
+// serializable, read what they need in whatever form the role has bytes shown, hear
+// the server's warnings, and are durable although the role's are not.
 func TestRoleSettingsDoNotMatter(t *testing.T) {
 	b := sharedBench(t)
 	b.exec(`ALTER DATABASE ` + b.database + ` SET default_transaction_isolation = 'serializable'`)
 	b.exec(`ALTER DATABASE ` + b.database + ` SET default_transaction_deferrable = on`)
 	b.exec(`ALTER DATABASE ` + b.database + ` SET synchronous_commit = off`)
 	b.exec(`ALTER DATABASE ` + b.database + ` SET lock_timeout = '1h'`)
+	b.exec(`ALTER DATABASE ` + b.database + ` SET bytea_output = 'escape'`)
+	b.exec(`ALTER DATABASE ` + b.database + ` SET client_min_messages = 'error'`)
 	p := opened(t, b.registered(nil))
 	err := p.with(t.Context(), func(s *session) error {
 		for setting, want := range map[string]string{
 			"synchronous_commit": "on", "default_transaction_isolation": "read committed", "lock_timeout": "250ms",
 			"application_name": "decree/orders", "client_encoding": "UTF8",
+			"client_min_messages": "warning",
 		} {
 			a, err := s.query(t.Context(), "SHOW "+setting)
 			if err != nil {
@@ -537,6 +541,8 @@ func TestRoleSettingsDoNotMatter(t *testing.T) {
 	br := branchOf(one("add", "x"))
 	mustPrepare(t, p, br)
 	mustCommit(t, p, br)
+	mustCommit(t, p, br)  // read from the marker row, digest and all (R9)
+	mustPrepare(t, p, br) // the same
 	if v := voteOf(t, p, branchOf(one("read", "x"))); v.Kind != txn.VoteReadOnly {
 		t.Errorf("reading: %s %q", v.Kind, v.Reason)
 	}
