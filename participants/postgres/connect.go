@@ -90,7 +90,14 @@ func (p *participant) newPool(ctx context.Context) (*pgxpool.Pool, error) {
 		}
 		return err
 	}
-	pc.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error { return p.greet(ctx, conn.PgConn()) }
+	// The pool connects in the background, for whoever asks next, under a context
+	// without an end: a server that falls silent after it has let us in would keep
+	// the connection's place for ever.
+	pc.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+		ctx, cancel := context.WithTimeout(ctx, conn.Config().ConnectTimeout)
+		defer cancel()
+		return p.greet(ctx, conn.PgConn())
+	}
 	return pgxpool.NewWithConfig(ctx, pc)
 }
 
