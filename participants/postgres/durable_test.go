@@ -51,6 +51,29 @@ func TestYesWaitsForStandbys(t *testing.T) {
 	}
 }
 
+// R7: SQL that a request carries cannot make its yes worth less, by not waiting for
+// the standbys or by not hearing that nobody waited.
+func TestRequestCannotWeakenAYes(t *testing.T) {
+	b := newBench(t, databases.ForTest(t, databases.Postgres, databases.Options{}))
+	p := opened(t, b.registered(map[string]any{"raw_sql": true, "max_connections": minConnections}))
+	mustAbort(t, p, branchOf(nil)) // the fence is stored by now
+	b.exec("ALTER SYSTEM SET synchronous_standby_names = 'nobody'; SELECT pg_reload_conf()")
+	eventually(t, "the setting is in force", func() bool { return b.ask("SHOW synchronous_standby_names") == "nobody" })
+	defer b.cancelWaits()()
+	for _, setting := range []string{
+		"'synchronous_commit', 'off', true", "'synchronous_commit', 'local', false",
+		"'client_min_messages', 'error', true", "'client_min_messages', 'error', false",
+	} {
+		br := branchOf(sqlOf("INSERT INTO counter VALUES ($1, 1) RETURNING set_config("+setting+")", setting))
+		if v, err := p.Prepare(within30s(t), br); err == nil || !strings.Contains(err.Error(), "standbys") {
+			t.Errorf("%s: %s, %v; no standby has it", setting, v.Kind, err)
+		}
+		if n := b.ask("SELECT count(*) FROM pg_prepared_xacts WHERE gid = '" + gid(br) + "'"); n != "1" {
+			t.Errorf("%s: %s branches are prepared, want 1: the test has not met what it is about", setting, n)
+		}
+	}
+}
+
 // cancelWaits has an operator cancel whatever waits for a standby. The server then
 // goes on, with a warning beside the answer.
 func (b *bench) cancelWaits() (stop func()) {

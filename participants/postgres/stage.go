@@ -29,6 +29,7 @@ func (p *participant) stage(ctx context.Context, s *session, o order) (participa
 	t.work(o.work)
 	if s.touched {
 		t.run(ownRole)
+		t.run(ownWaiting)
 	}
 	if atOnce {
 		t.once(prepare)
@@ -130,6 +131,14 @@ const rollbackTimeout = time.Second
 // ownRole leaves whatever role a statement took on: only the role that prepares a
 // branch may end it.
 const ownRole = "RESET SESSION AUTHORIZATION"
+
+// ownWaiting takes back what a statement has said of waiting for synchronous
+// standbys, and of the warning that nobody waited: a yes is worth no less because
+// the request would have it so. It is said for the session, because a vote may look
+// once more after the transaction.
+const ownWaiting = `SELECT set_config('client_min_messages', 'warning', false),` +
+	` CASE WHEN current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')` +
+	` THEN set_config('synchronous_commit', 'on', false) END`
 
 // idle is a session that is in no transaction, as the server says it.
 const idle = 'I'
