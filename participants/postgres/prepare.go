@@ -121,6 +121,9 @@ func (p *participant) veto(ctx context.Context, s *session, o order, no particip
 		return participants.Vote{}, err
 	}
 	switch closed, err := buried(answers[len(answers)-1]); {
+	case untranslatable(err) && !plain(no.Reason):
+		no.Reason = plainly(no.Reason)
+		return p.veto(ctx, s, o, no)
 	case err != nil:
 		return participants.Vote{}, err
 	case !closed:

@@ -285,6 +285,29 @@ func TestRawSQLLeavesTheSessionClean(t *testing.T) {
 	}
 }
 
+// A no is certain, and stays one, although its reason has characters that the
+// database's encoding has not.
+func TestReasonThatTheDatabaseCannotWrite(t *testing.T) {
+	shared := sharedBench(t)
+	b := &bench{TB: t, server: shared.server, database: "latin1_" + shared.database}
+	shared.exec("CREATE DATABASE " + b.database + " ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
+	t.Cleanup(func() {
+		// The test's own context is over by now.
+		if err := b.server.Exec(context.Background(), shared.database, "DROP DATABASE "+b.database+" WITH (FORCE)"); err != nil {
+			t.Error(err)
+		}
+	})
+	b.exec(tables)
+	p := b.participant()
+	br := branchOf(one("銀行"))
+	for range 2 {
+		mustRefuse(t, p, br, "the catalogue has no")
+	}
+	if row := b.ask("SELECT state FROM decree_branch WHERE gid = '" + gid(br) + "'"); row != "aborted" {
+		t.Errorf("the row is %q, want a tombstone", row)
+	}
+}
+
 // Parameters are what the server reads in their text, whatever type JSON has for
 // them; they are never part of the SQL.
 func TestParameters(t *testing.T) {

@@ -19,6 +19,7 @@ const (
 	lockNotAvailable    = "55P03" // the lock timeout
 	queryCanceled       = "57014" // by request, or the statement timeout
 	readOnlyTransaction = "25006"
+	notInEncoding       = "22P05"
 	notPermitted        = "42501"
 	outOfMemory         = "53200" // too many prepared transactions, among others
 	featureNotSupported = "0A000"
@@ -37,6 +38,28 @@ func fatal(e *pgconn.PgError) bool {
 func terminated(err error) bool {
 	var e *pgconn.PgError
 	return errors.As(err, &e) && e.Code == adminShutdown
+}
+
+// untranslatable reports whether the database's encoding has no place for some
+// character of a text.
+func untranslatable(err error) bool {
+	var e *pgconn.PgError
+	return errors.As(err, &e) && e.Code == notInEncoding
+}
+
+// plain reports whether every encoding has the characters of a text.
+func plain(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r >= utf8.RuneSelf })
+}
+
+// plainly writes a text so that it is plain.
+func plainly(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= utf8.RuneSelf {
+			return '?'
+		}
+		return r
+	}, s)
 }
 
 // confused reports whether session and server disagree on which statements are
