@@ -100,11 +100,25 @@ func (c Config) Begin(ctx context.Context, db DB, e branch.Enlistment) (*Branch,
 		return nil, fmt.Errorf("begin the branch: %w", err)
 	}
 	b := &Branch{inner: inner, tx: &guarded{Tx: inner}}
-	if _, err = inner.Exec(ctx, sql.Insert, name.PostgresArgs([32]byte{}, nil)...); err == nil {
+	if err = mark(ctx, inner, sql, name); err == nil {
 		return b, nil
 	}
 	b.abandon(ctx)
 	return nil, refusal(ctx, db, sql, name, err)
+}
+
+// confirmed makes PREPARE TRANSACTION wait for synchronous standbys, where there are
+// any, although the role would not have it so: the server flushes a prepared
+// transaction in any case, but a failover would lose it.
+const confirmed = `SELECT set_config('synchronous_commit', 'on', true)` +
+	` WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')`
+
+// mark writes the branch's marker row, in one round trip.
+func mark(ctx context.Context, tx pgx.Tx, sql marker.Postgres, name marker.Branch) error {
+	batch := &pgx.Batch{}
+	batch.Queue(sql.Insert, name.PostgresArgs([32]byte{}, nil)...)
+	batch.Queue(confirmed)
+	return tx.SendBatch(ctx, batch).Close()
 }
 
 // Run is as the function of that name.

@@ -367,3 +367,48 @@ func TestOneConnection(t *testing.T) {
 		}
 	}
 }
+
+// R7: where the server waits for synchronous standbys, a branch that only the server
+// itself has is no yes, whatever the application's role is satisfied with: a
+// failover would lose it.
+func TestYesWaitsForStandbys(t *testing.T) {
+	server := databases.ForTest(t, databases.Postgres, databases.Options{})
+	s := &shop{T: t, dsn: server.DSN(databases.FreshDatabase(t, server))}
+	s.pool = newPool(t, s.dsn, nil)
+	s.exec(`CREATE TABLE item (name text PRIMARY KEY)`)
+	s.driver = s.register()
+	standbys := func(names string) {
+		if err := server.Exec(context.Background(), "postgres", "ALTER SYSTEM SET synchronous_standby_names = '"+names+"'; SELECT pg_reload_conf()"); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "the setting is in force", func() bool {
+			return s.number("SELECT count(*) FROM pg_settings WHERE name = 'synchronous_standby_names' AND setting = $1", names) == 1
+		})
+	}
+	for _, setting := range []string{"off", "local"} {
+		s.exec("DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET synchronous_commit = " + setting + "', current_database()); END $$")
+		s.pool.Reset()
+		standbys("nobody")
+		b, gid := enlisted()
+		ctx, cancel := context.WithCancel(t.Context())
+		voted := make(chan error, 1)
+		go func() {
+			vote, err := decreepg.Run(ctx, s.pool, b, sell(setting))
+			if err == nil {
+				err = errors.New(vote.String())
+			}
+			voted <- err
+		}()
+		until(t, "the branch waits for standbys", func() bool {
+			return len(voted) > 0 || s.number("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'") > 0
+		})
+		cancel()
+		if err := <-voted; !errors.Is(err, decreepg.ErrAmbiguous) {
+			t.Errorf("synchronous_commit %s: %v; no standby has it", setting, err)
+		}
+		standbys("")
+		if err := s.driver.Abort(t.Context(), asked(gid)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
