@@ -21,8 +21,8 @@ type DB interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-// Errors of Begin and Run, to be told by errors.Is. After each of them nothing of
-// the branch is in the database.
+// Errors of Begin and Run, to be told by errors.Is. After each of them the call has
+// left nothing in the database.
 var (
 	// ErrAborted says that decree has aborted the branch meanwhile, by the
 	// transaction's timeout for instance.
