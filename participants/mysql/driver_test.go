@@ -339,3 +339,19 @@ func TestDSNDoesNotBendTheSession(t *testing.T) {
 	}
 	refused(t, p, newBranch(`{"name": "debit", "args": ["a lot", "alice", 1]}`), "1292")
 }
+
+// An argument stays one in whatever character set the DSN asks for. In gbk, the
+// last byte of U+20BF and the backslash before a quote are one character.
+func TestDSNDoesNotOpenTheQuotes(t *testing.T) {
+	server := databases.Shared(t, databases.MariaDB)
+	b := newBank(t, server)
+	for _, set := range []string{"charset=gbk", "character_set_connection=gbk", "character_set_client=gbk"} {
+		p := b.openAt(t, server.DSN(b.database)+"?"+set, "")
+		if v, err := p.Prepare(bounded(t), newBranch(`{"name": "look", "args": ["\u20bf'; COMMIT; DELETE FROM taken; -- "]}`)); err != nil || v.Kind != txn.VoteReadOnly {
+			t.Errorf("%s: %s %q, %v; want read-only", set, v.Kind, v.Reason, err)
+		}
+		if n := b.number(t, "SELECT COUNT(*) FROM taken"); n != 1 {
+			t.Fatalf("%s: the argument has deleted rows of another table", set)
+		}
+	}
+}

@@ -48,9 +48,10 @@ func (d *dialer) alarmed(err error) error {
 // settings are what every session must have, whatever the server's defaults and
 // the DSN say. Without READ COMMITTED the fence's row would be locked by every
 // branch; completion_type, autocommit and sql_mode could change what a statement
-// means; and a session that is closed while idle lets go of its branch, which then
+// means; in a character set like gbk, half a character swallows the backslash with
+// which the library quotes; and a session that is closed while idle lets go of its branch, which then
 // takes the long way to its end.
-const settings = "SET SESSION sql_mode = 'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'," +
+const settings = "SET NAMES utf8mb4, SESSION sql_mode = 'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'," +
 	" SESSION tx_isolation = 'READ-COMMITTED', SESSION tx_read_only = 0, SESSION autocommit = 1, SESSION completion_type = 'NO_CHAIN'," +
 	" SESSION wait_timeout = 31536000, SESSION idle_transaction_timeout = 0, SESSION idle_readonly_transaction_timeout = 0," +
 	" SESSION idle_write_transaction_timeout = 0, SESSION max_statement_time = 0, SESSION innodb_lock_wait_timeout = "
