@@ -48,6 +48,7 @@ func TestStatementsThatAreRefused(t *testing.T) {
 		raw("UPDATE account SET balance = ? WHERE id = ?", "1"): {"2 placeholders for 1 args"},
 		raw("INSERT INTO taken VALUES (?)", `"seat"`):           {"duplicate key", "1062", "seat"},
 		raw("SELECT SLEEP(0) INTO @x"):                          {"SELECT INTO"},
+		raw("SELECT n FROM counter FOR UPDATE INTO @x"):         {"SELECT INTO"},
 		`{"name": "debit", "args": {"account": "alice", "amount": 10.01}}`: {
 			`statement "debit" touched 0 rows, expected 1`},
 		`{"name": "steal"}`: {`the catalogue has no "steal"`},

@@ -397,3 +397,20 @@ func TestCutInTheMiddleOfTheWork(t *testing.T) {
 	}
 	audit(t, b, 3)
 }
+
+// R10: a request cannot free the lock by which others find the session that holds
+// its branch: its end, from another node, would wait for as long as that lives.
+func TestRequestsCannotHideTheirOwner(t *testing.T) {
+	b := newBank(t, databases.Shared(t, databases.MariaDB))
+	r := b.registered(t, b.server.DSN(b.database), rawSQL)
+	owner, ender := openAs(t, r), openAs(t, r)
+	branch := newBranch(raw("INSERT INTO counter SELECT 'x', `RELEASE_ALL_LOCKS`()"))
+	if v, err := owner.Prepare(bounded(t), branch); err != nil || v.Kind != txn.VoteAbort {
+		t.Errorf("prepare: %s, %v; want a no", v.Kind, err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), lookTimeout)
+	defer cancel()
+	if err := ender.Abort(ctx, branch); err != nil {
+		t.Errorf("abort: %v", err)
+	}
+}

@@ -51,13 +51,17 @@ func compile(sql string) (compiled, error) {
 	if !ok {
 		return compiled{}, fmt.Errorf("a branch may not %.32s: it may SELECT, INSERT, UPDATE, DELETE, REPLACE and CALL", l.words[0])
 	}
+	for _, name := range append(l.quotedNames, l.words...) {
+		if refusedWords[name] {
+			return compiled{}, fmt.Errorf("a branch may not use %s: the driver finds its sessions by such locks", name)
+		}
+	}
+	queries := c.reads
 	for i, word := range l.words {
 		switch {
-		case refusedWords[word]:
-			return compiled{}, fmt.Errorf("a branch may not use %s: the driver finds its sessions by such locks", word)
 		case word == "RETURNING":
 			c.rows = true
-		case c.reads && word == "INTO":
+		case queries && word == "INTO": // also after FOR UPDATE
 			return compiled{}, errors.New("a branch may not SELECT INTO: nothing of it would be undone")
 		case c.reads && (word == "UPDATE" || word == "SHARE") && (l.words[i-1] == "FOR" || l.words[i-1] == "IN"):
 			c.reads = false // the lock is to be held to the decision
@@ -74,6 +78,8 @@ type lexer struct {
 	from    int // where the text after the last placeholder begins
 	between []string
 	words   []string // in upper case
+
+	quotedNames []string // in upper case: a function may be called by one
 }
 
 func (l *lexer) scan() error {
@@ -110,9 +116,13 @@ func (l *lexer) scan() error {
 // quoted passes a string or a quoted name. A quote that stands twice is two of
 // them in a row, which comes to the same.
 func (l *lexer) quoted(quote byte) error {
+	start := l.at + 1
 	for l.at++; l.at < len(l.sql); l.at++ {
 		switch c := l.sql[l.at]; {
 		case c == quote:
+			if quote == '`' {
+				l.quotedNames = append(l.quotedNames, strings.ToUpper(l.sql[start:l.at]))
+			}
 			l.at++
 			return nil
 		case c == ';':
