@@ -112,31 +112,68 @@ func (c Config) Begin(ctx context.Context, db *sql.DB, e branch.Enlistment) (*Br
 func (b *Branch) begin(ctx context.Context, text marker.MySQL, name marker.Branch) error {
 	owner := marker.MySQLOwner{Lock: b.lock}
 	var claimed sql.NullInt64
-	err := b.conn.QueryRowContext(ctx, marker.MySQLClaim, b.lock).Scan(&owner.Connection, &owner.Started, &claimed)
+	var isolation string
+	err := b.conn.QueryRowContext(ctx, marker.MySQLClaim+", @@tx_isolation", b.lock).Scan(&owner.Connection, &owner.Started, &claimed, &isolation)
 	if err == nil && claimed.Int64 != 1 {
 		err = errors.New("the server refused the session's lock")
 	}
 	if err != nil {
 		return fmt.Errorf("begin the branch: %w", err)
 	}
+	locks := isolation == "SERIALIZABLE"
+	if locks {
+		if err := b.lookApart(ctx, text, name); err != nil {
+			return err
+		}
+	}
 	if _, err := b.conn.ExecContext(ctx, "XA START "+b.xid); err != nil {
 		return refusal(err)
 	}
 	b.started = true
 	// The look comes first, so that no lock on the fence is kept: see Insert.
-	var epoch, horizon uint64
-	err = b.conn.QueryRowContext(ctx, text.Fence, name.Cluster).Scan(&epoch, &horizon)
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return refusal(err)
-	}
-	if uint64(name.TxID.Time()) < horizon { //nolint:gosec // times are not before 1970
-		return fmt.Errorf("%w: its transaction is older than decree remembers", ErrAborted)
+	if !locks {
+		if err := look(ctx, b.conn, text, name); err != nil {
+			return err
+		}
 	}
 	if _, err := b.conn.ExecContext(ctx, text.Insert, name.GID(), nil, owner.String()); err != nil {
 		return b.known(ctx, text, name, err)
 	}
 	b.session, err = lend(ctx, b.conn, nil)
 	return err
+}
+
+// lookApart looks at the fence in a transaction of its own. In the branch's own, at
+// SERIALIZABLE, the look would lock the fence until the branch ends, and the next
+// leader, who raises the fence before it ends anything, would wait for ever.
+func (b *Branch) lookApart(ctx context.Context, text marker.MySQL, name marker.Branch) error {
+	tx, err := b.conn.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted, ReadOnly: true})
+	if err != nil {
+		return refusal(err)
+	}
+	defer tx.Rollback() //nolint:errcheck // it only reads
+	if err := look(ctx, tx, text, name); err != nil {
+		return err
+	}
+	if err := tx.Commit(); err != nil {
+		return refusal(err)
+	}
+	return nil
+}
+
+// look refuses a branch that the fence is closed to.
+func look(ctx context.Context, in interface {
+	QueryRowContext(context.Context, string, ...any) *sql.Row
+}, text marker.MySQL, name marker.Branch) error {
+	var epoch, horizon uint64
+	err := in.QueryRowContext(ctx, text.Fence, name.Cluster).Scan(&epoch, &horizon)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return refusal(err)
+	}
+	if uint64(name.TxID.Time()) < horizon { //nolint:gosec // times are not before 1970
+		return fmt.Errorf("%w: its transaction is older than decree remembers", ErrAborted)
+	}
+	return nil
 }
 
 // known finds out why the marker was refused.

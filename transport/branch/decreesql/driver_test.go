@@ -223,3 +223,33 @@ func TestLeastRights(t *testing.T) {
 		t.Errorf("without rights: %v", err)
 	}
 }
+
+// R10: at every level of isolation that the application may want, the next leader
+// raises the fence and ends the branch. A branch that had locked the fence would
+// wait for a leader that waits for it.
+func TestNextLeaderEndsBranchesOfEveryLevel(t *testing.T) {
+	s := newTill(t)
+	epoch := uint64(1)
+	_, first := enlisted()
+	if err := s.driver.Abort(t.Context(), asked(first)); err != nil { // and the fence has a row
+		t.Fatal(err)
+	}
+	for _, session := range []string{"tx_isolation='READ-UNCOMMITTED'", "tx_isolation='REPEATABLE-READ'", "tx_isolation='SERIALIZABLE'", "tx_isolation='SERIALIZABLE'&autocommit=0"} {
+		db := newDB(t, s.dsn+"?"+strings.ReplaceAll(session, "'", "%27"), nil)
+		b, name := enlisted()
+		if vote, err := decreesql.Run(t.Context(), db, b, pay(name.GID())); err != nil || vote != branch.Yes() {
+			t.Fatalf("%s: %s, %v; want yes", session, vote, err)
+		}
+		epoch++
+		next := asked(name)
+		next.Epoch = epoch
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		if err := s.driver.Commit(ctx, next); err != nil {
+			t.Fatalf("%s: the next leader's commit: %v", session, err)
+		}
+		if n := s.number("SELECT COUNT(*) FROM payment WHERE payer = ?", name.GID()); n != 1 {
+			t.Errorf("%s: %d payments, want 1", session, n)
+		}
+	}
+}
