@@ -496,3 +496,13 @@ func TestSwallowedDeadlock(t *testing.T) {
 		t.Errorf("%d functions were stopped, want 1", stopped.Load())
 	}
 }
+
+// R8: where nothing commits by itself, what was heard of a cluster would not be
+// kept, and calls would find the transactions of earlier ones open.
+func TestAutocommitOffIsRefused(t *testing.T) {
+	s := newStall(t, &script{}, branch.Config{})
+	_, err := decreesql.NewTCC(t.Context(), newDB(t, s.dsn+"?autocommit=0", nil), &script{}, branch.Config{})
+	if err == nil || !strings.Contains(err.Error(), "autocommit") {
+		t.Errorf("with autocommit off: %v, want a word about it", err)
+	}
+}

@@ -90,9 +90,9 @@ func versionOf(ctx context.Context, db *sql.DB) (version int, err error) {
 // fit reports every setting of the server with which the barrier would not hold.
 func fit(ctx context.Context, db *sql.DB) error {
 	var flush, onTimeout int
-	var logBin, sync int
-	err := db.QueryRowContext(ctx, "SELECT @@innodb_flush_log_at_trx_commit, @@innodb_rollback_on_timeout, @@log_bin, @@sync_binlog").
-		Scan(&flush, &onTimeout, &logBin, &sync)
+	var logBin, sync, autocommit int
+	err := db.QueryRowContext(ctx, "SELECT @@innodb_flush_log_at_trx_commit, @@innodb_rollback_on_timeout, @@log_bin, @@sync_binlog, @@autocommit").
+		Scan(&flush, &onTimeout, &logBin, &sync, &autocommit)
 	if err != nil {
 		return err
 	}
@@ -105,6 +105,9 @@ func fit(ctx context.Context, db *sql.DB) error {
 	}
 	if onTimeout != 0 {
 		problems = append(problems, errors.New("innodb_rollback_on_timeout is on: a lock timeout would end a function's transaction under it; set it to 0"))
+	}
+	if autocommit != 1 {
+		problems = append(problems, errors.New("autocommit is off: what was heard of a cluster would never be committed, and its lock kept; set it to 1, in the server's configuration or in the data source name"))
 	}
 	return errors.Join(problems...)
 }
