@@ -38,7 +38,9 @@
 //     --catalogue '{}' where applications run all of its branches themselves.
 //     The branch is enlisted under that name. Registering makes the tables; the
 //     user of the application needs INSERT and SELECT on decree_branch and SELECT
-//     on decree_fence.
+//     on decree_fence. Where decree logs in as another user than the application,
+//     that user needs CONNECTION ADMIN: an application that hangs in the middle of
+//     a branch would otherwise keep its locks for as long as its session lives.
 //   - Statements that commit by themselves, such as CREATE TABLE, are refused in an
 //     XA transaction. Tables of engines without transactions (MyISAM, Aria) keep
 //     what was written to them whatever is decided.

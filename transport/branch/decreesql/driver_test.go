@@ -253,3 +253,36 @@ func TestNextLeaderEndsBranchesOfEveryLevel(t *testing.T) {
 		}
 	}
 }
+
+// R10: where decree has a user of its own, that user needs the right to end the
+// application's sessions, as the package documentation says: an application that
+// hangs in the middle of a branch is otherwise waited for, with a word about why.
+func TestDecreeEndsSessionsOfAnotherUser(t *testing.T) {
+	s := newTill(t)
+	user := "u" + strings.ReplaceAll(uuid.NewString(), "-", "")
+	s.exec("CREATE USER " + user + "@localhost")
+	s.exec("GRANT SELECT, INSERT, UPDATE, DELETE ON * TO " + user + "@localhost")
+	s.exec("GRANT PROCESS ON *.* TO " + user + "@localhost")
+	config, err := mysql.ParseDSN(s.dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.User = user
+	own := *s
+	own.dsn = config.FormatDSN()
+	decree := own.register()
+	b, name := enlisted()
+	hangs, err := decreesql.Begin(t.Context(), s.db, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hangs.Rollback(context.Background()) //nolint:errcheck // its session has ended
+	if err := decree.Abort(t.Context(), asked(name)); err == nil || !strings.Contains(err.Error(), "GRANT CONNECTION ADMIN") {
+		t.Fatalf("abort without the right: %v, want a word about it", err)
+	}
+	s.exec("GRANT CONNECTION ADMIN ON *.* TO " + user + "@localhost")
+	again := own.register() // rights count for new sessions
+	if err := again.Abort(t.Context(), asked(name)); err != nil {
+		t.Errorf("abort: %v", err)
+	}
+}
