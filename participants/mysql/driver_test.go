@@ -36,15 +36,17 @@ func newRawBank(t testing.TB) (*bank, *participant) {
 func TestStatementsThatAreRefused(t *testing.T) {
 	b, p := newRawBank(t)
 	b.exec(t, "CREATE PROCEDURE sneak() BEGIN INSERT INTO counter VALUES ('sneak', 1); COMMIT; END")
+	b.exec(t, "CREATE PROCEDURE mimic() BEGIN INSERT INTO counter VALUES ('mimic', 1); SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = 1440, MESSAGE_TEXT = 'sold out'; END")
 	b.exec(t, "CREATE PROCEDURE define() CREATE TABLE defined (a INT)")
 	b.exec(t, "INSERT INTO account VALUES ('alice', 10)")
 	for payload, words := range map[string][]string{
 		raw("COMMIT"): {"may not COMMIT"},
 		raw("UPDATE account SET balance = 0; COMMIT"):             {"one statement"},
 		raw("UPDATE account SET balance = 0 WHERE id = 'x'' OR "): {"quote"},
-		raw("CALL sneak()"):                                     {"1399"},
-		raw("CALL define()"):                                    {"1399"},
-		raw("UPDATE nothing SET a = 1"):                         {"1146", "42S02"},
+		raw("CALL sneak()"):             {"1399"},
+		raw("CALL mimic()"):             {"1440", "sold out"},
+		raw("CALL define()"):            {"1399"},
+		raw("UPDATE nothing SET a = 1"): {"1146", "42S02"},
 		raw("UPDATE account SET balance = ? WHERE id = ?", "1"): {"2 placeholders for 1 args"},
 		raw("INSERT INTO taken VALUES (?)", `"seat"`):           {"duplicate key", "1062", "seat"},
 		raw("SELECT SLEEP(0) INTO @x"):                          {"SELECT INTO"},

@@ -222,7 +222,7 @@ func (p *participant) seal(ctx context.Context, s *session, e *entry, w *work) (
 // (1062, 1205); after a deadlock it is over, and XA END fails.
 func (p *participant) refuse(ctx context.Context, s *session, w *work, refusal error) (participants.Vote, error) {
 	number := numberOf(refusal)
-	if number == errDuplicateXID {
+	if number == errDuplicateXID && !begun(ctx, s, w) {
 		return participants.Vote{}, errTaken
 	}
 	p.undo(ctx, s, w.xid)
@@ -237,6 +237,14 @@ func (p *participant) refuse(ctx context.Context, s *session, w *work, refusal e
 		return participants.Vote{}, errors.New("the fence was closed to the branch, and is not any more")
 	}
 	return p.remember(ctx, s, w, participants.No("%s%s", w.culprit(refusal), reasonOf(refusal)))
+}
+
+// begun reports whether the branch's transaction is open on the session: then it
+// is not XA START that has failed with 1440, but a procedure that signals what it
+// likes. A session is never given back in the middle of a branch.
+func begun(ctx context.Context, s *session, w *work) bool {
+	_, err := s.exec(ctx, "XA END "+w.xid)
+	return err == nil
 }
 
 // culprit names the statement that the server has refused, where it can only be
