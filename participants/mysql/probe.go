@@ -27,7 +27,8 @@ func (Driver) Probe(ctx context.Context, r participants.Registration, log hclog.
 	if err != nil {
 		return "", err
 	}
-	d := dialer{dsn: c.DSN, sql: sql, timeout: time.Duration(c.ConnectTimeout), log: log}
+	d := dialer{dsn: c.DSN, sql: sql, timeout: time.Duration(c.ConnectTimeout), log: log,
+		lockWait: int(time.Duration(c.LockTimeout) / time.Second)} // another node may be naming the database just now
 	s, err := d.dial(ctx)
 	if err != nil {
 		return unfit(err)
