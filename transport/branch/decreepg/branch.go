@@ -205,11 +205,18 @@ var errEnded = errors.New("a statement of the function ended the transaction it 
 func (b *Branch) status() byte { return b.inner.Conn().PgConn().TxStatus() }
 
 // certain reports whether an error to PREPARE says that the transaction was rolled
-// back. A session that was ended, or told to stop, has perhaps answered for a
-// statement that was carried out.
+// back. A session that was ended, or told to stop, or whose server is in trouble
+// itself, has perhaps answered for a statement that was carried out.
 func certain(answer *pgconn.PgError) bool {
-	const operatorIntervention = "57"
-	return answer.SeverityUnlocalized == "ERROR" && answer.Code[:2] != operatorIntervention
+	if answer.SeverityUnlocalized != "ERROR" || len(answer.Code) != len("00000") {
+		return false
+	}
+	switch answer.Code[:2] {
+	case "08", "57", "58", "F0", "XX": // the connection, an operator, the system, its files, a fault
+		return false
+	}
+	const completionUnknown = "40003"
+	return answer.Code != completionUnknown
 }
 
 // Rollback gives the branch up. Nothing of it is left, and nobody needs to hear of
