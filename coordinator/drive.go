@@ -190,7 +190,10 @@ func (t *term) absorb(d *drive, tx *txn.Transaction) {
 		d.ballot = txn.NewBallot(tx.Branches)
 	}
 	d.ballot.Stage()
-	closeOnce(d.staged)
+	if !isClosed(d.staged) {
+		failpoint("after-stage")
+		close(d.staged)
+	}
 	if !tx.State.Decided() {
 		return
 	}
@@ -211,6 +214,7 @@ func (t *term) absorb(d *drive, tx *txn.Transaction) {
 	}
 	d.checkDelivered()
 	if tx.State.Finished() {
+		failpoint("after-receipts")
 		t.release(d)
 	}
 }
@@ -453,11 +457,5 @@ func isClosed(c chan struct{}) bool {
 		return true
 	default:
 		return false
-	}
-}
-
-func closeOnce(c chan struct{}) {
-	if !isClosed(c) {
-		close(c)
 	}
 }

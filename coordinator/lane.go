@@ -188,6 +188,7 @@ func (l *lane) prepare(ctx context.Context, cancel context.CancelFunc, c *call, 
 func (l *lane) deliver(c *call, b participants.Branch) {
 	ctx, cancel := context.WithTimeout(l.t.ctx, l.t.cfg.DeliveryTimeout)
 	defer cancel()
+	failpoint("before-delivery")
 	err := l.door.through(ctx, func(p participants.Participant) error {
 		if c.work.Kind == txn.CommitBranch {
 			return p.Commit(ctx, b)

@@ -66,6 +66,7 @@ func (t *term) flushReceipts() {
 }
 
 func (t *term) logReceipts(d *drive) {
+	failpoint("before-receipts")
 	c := txn.Acknowledge{ID: d.id}
 	for i, b := range d.tx.Branches {
 		if b.Owed() && d.heard[i] != txn.ReceiptNone {

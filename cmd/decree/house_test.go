@@ -51,7 +51,9 @@ var house = []room{
 	{"coordinator", "fsm/txn participants"},
 	{"coordinator/node", "coordinator cluster fsm fsm/txn participants"},
 	{"cluster/clustertest", "cluster"},
-	{"coordinator/sim", "coordinator/node coordinator cluster cluster/clustertest fsm fsm/txn participants participants/participanttest"},
+	// One format for what the simulation, the chaos and the bank saw.
+	{"coordinator/history", ""},
+	{"coordinator/sim", "coordinator/history coordinator/node coordinator cluster cluster/clustertest fsm fsm/txn participants participants/participanttest"},
 	{"transport", "coordinator cluster fsm fsm/txn participants transport/api/..."},
 	{"transport/client", "transport/api/..."},
 	{"transport/branch", "transport/api/..."},
@@ -59,12 +61,13 @@ var house = []room{
 	{"transport/branch/decreesql", "transport/branch transport/api/... participants/marker"},
 	{"transport/web", ""},
 	// Load, bank and chaos reach a cluster as a user would.
-	{"cmd/internal/bank", "transport/client transport/branch transport/api/... participants participants/kv participants/marker participants/statements fsm/txn"},
-	{"cmd/internal/bankday", "transport/client transport/api/... participants/participanttest/databases cmd/internal/bank cmd/internal/fleet"},
+	{"cmd/internal/bank", "transport/client transport/branch transport/api/... participants participants/kv participants/marker participants/statements fsm/txn coordinator/history"},
+	{"cmd/internal/bankday", "transport/client transport/api/... participants/participanttest/databases coordinator/history cmd/internal/bank cmd/internal/fleet cmd/internal/faults"},
 	{"cmd/internal/demo", "transport/client transport/api/... participants cmd/internal/bank"},
 	{"cmd/internal/fleet", ""},
 	{"cmd/internal/bench", "transport/client transport/api/... cmd/internal/..."},
-	{"cmd/internal/chaos", "transport/client transport/api/... participants/kv cmd/internal/..."},
+	{"cmd/internal/faults", "cmd/internal/fleet"},
+	{"cmd/internal/chaos", "transport/client transport/api/... participants/kv coordinator/history cmd/internal/..."},
 	{"cmd/...", "..."},
 }
 
