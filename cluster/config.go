@@ -51,8 +51,8 @@ type Peer struct {
 	RaftAddress string // host:port that the others dial
 }
 
-// Config describes one node. ID, Bind, Dir and FSM are required; every other
-// zero value means the default.
+// Config describes one node. ID, Bind, FSM and one of Dir and Storage are required;
+// every other zero value means the default.
 type Config struct {
 	ID         string // this node's id: letters, digits, ".", "_", "-"; at most 64
 	Bind       string // host:port to listen on for the other nodes
@@ -83,6 +83,8 @@ type Config struct {
 
 	// Network is how nodes reach each other; nil is TCP.
 	Network Network
+	// Storage is where the node keeps what outlives it; nil is files in Dir.
+	Storage Storage
 	// Exit ends the process. It is called at most once, when going on could break
 	// a promise: the disk failed, work outlived its term, the node was removed
 	// ([ErrRemoved]). The default prints the error and exits with status 1. Where
@@ -105,6 +107,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Network == nil {
 		c.Network = tcp{}
+	}
+	if c.Storage == nil && c.Dir != "" {
+		c.Storage = files{c.Dir}
 	}
 	if c.Exit == nil {
 		c.Exit = func(err error) {
@@ -141,7 +146,7 @@ func (c Config) Validate() error {
 	} else if err := checkID(c.ID); err != nil {
 		problems = append(problems, err)
 	}
-	if c.Dir == "" {
+	if c.Storage == nil {
 		add("the data directory is missing")
 	}
 	if c.FSM == nil {

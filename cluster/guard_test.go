@@ -152,7 +152,7 @@ func TestEveryWriteOfTheLogIsSynced(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer d.close()
-	file := reflect.ValueOf(d.bolt).Elem().FieldByName("conn").Elem()
+	file := reflect.ValueOf(d.store.(*openFiles).BoltStore).Elem().FieldByName("conn").Elem()
 	for _, setting := range []string{"NoSync", "NoGrowSync"} {
 		if file.FieldByName(setting).Bool() {
 			t.Errorf("%s is set", setting)
@@ -182,14 +182,14 @@ func TestCrashWhileFounding(t *testing.T) {
 	for name, crash := range map[string]func(*testing.T, *disk){
 		"before the bootstrap": func(*testing.T, *disk) {},
 		"between its two writes": func(t *testing.T, d *disk) {
-			if err := d.bolt.SetUint64([]byte("CurrentTerm"), 1); err != nil {
+			if err := d.store.SetUint64([]byte("CurrentTerm"), 1); err != nil {
 				t.Fatal(err)
 			}
 		},
 		"before the note of it": func(t *testing.T, d *disk) {
 			conf := raft.DefaultConfig()
 			conf.LocalID = "n1"
-			err := raft.BootstrapCluster(conf, d.bolt, d.bolt, d.snapshots, nil, raft.Configuration{
+			err := raft.BootstrapCluster(conf, d.store, d.store, d.snapshots, nil, raft.Configuration{
 				Servers: []raft.Server{{ID: "n1", Address: "127.0.0.1:1"}},
 			})
 			if err != nil {

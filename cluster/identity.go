@@ -5,9 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 )
@@ -91,14 +89,10 @@ func samePeers(a, b []founder) bool {
 	return true
 }
 
-// readIdentity reads node.json. Without one the error is os.ErrNotExist; one that
-// can't be understood is ErrCorruptDir, and another node's ErrForeignDir.
-func readIdentity(dir, id string) (identity, error) {
-	path := filepath.Join(dir, identityFile)
-	raw, err := os.ReadFile(path)
-	if err != nil {
-		return identity{}, err
-	}
+// parseIdentity reads what encode wrote. One that can't be understood is
+// ErrCorruptDir, and another node's ErrForeignDir.
+func parseIdentity(raw []byte, place, id string) (identity, error) {
+	path := filepath.Join(place, identityFile)
 	var me identity
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.DisallowUnknownFields()
@@ -112,7 +106,7 @@ func readIdentity(dir, id string) (identity, error) {
 		return identity{}, fmt.Errorf("%w: %s names no node, disk or phase", ErrCorruptDir, path)
 	}
 	if me.ID != id {
-		return identity{}, fmt.Errorf("%w: %s is node %q's, this is %q", ErrForeignDir, dir, me.ID, id)
+		return identity{}, fmt.Errorf("%w: %s is node %q's, this is %q", ErrForeignDir, place, me.ID, id)
 	}
 	return me, nil
 }
@@ -122,36 +116,8 @@ func (p phase) order() int {
 	return slices.Index([]phase{phaseEmpty, phaseAgreed, phaseAdmitted, phaseMember, phaseRemoved}, p)
 }
 
-// write makes the identity durable: a crash leaves the old file or the new one.
-func (me identity) write(dir string) error {
+// encode is what parseIdentity reads.
+func (me identity) encode() ([]byte, error) {
 	raw, err := json.MarshalIndent(me, "", "  ")
-	if err != nil {
-		return err
-	}
-	path := filepath.Join(dir, identityFile)
-	if err := writeSynced(path+".new", append(raw, '\n')); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	if err := errors.Join(os.Rename(path+".new", path), syncDir(dir)); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return nil
-}
-
-func writeSynced(path string, data []byte) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	return errors.Join(err, f.Sync(), f.Close())
-}
-
-// syncDir makes the names in a directory durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return append(raw, '\n'), err
 }

@@ -126,12 +126,12 @@ func (n *Node) startRaft(s seams) error {
 			return err
 		}
 	}
-	var file stores = n.disk.bolt
+	var store stores = n.disk.store
 	if s.wrap != nil {
-		file = s.wrap(file)
+		store = s.wrap(store)
 	}
 	g := &guard{
-		stores: file, limit: n.cfg.StoreTimeout, fail: n.exit,
+		stores: store, limit: n.cfg.StoreTimeout, fail: n.exit,
 		used: func() error { return n.disk.advance(phaseMember) },
 	}
 	logs, err := n.disk.logStore(g)
@@ -155,7 +155,7 @@ func newRaft(conf *raft.Config, fsm raft.FSM, logs raft.LogStore, g *guard, d *d
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		defer explainPanic(d.dir, &err)()
+		defer explainPanic(d.place, &err)()
 		r, err = raft.NewRaft(conf, fsm, logs, g, d.snapshots, t)
 	}()
 	<-ended
