@@ -29,7 +29,7 @@ func (t *term) await(ctx context.Context, d *drive, w Wait) (Result, error) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return Result{Transaction: d.tx, Delivered: isClosed(d.delivered)}, nil
+	return Result{Transaction: d.Transaction(), Delivered: isClosed(d.delivered)}, nil
 }
 
 // undecided says why a drive was followed no further.
@@ -60,7 +60,7 @@ func (t *term) awaitStaged(ctx context.Context, d *drive) (*txn.Transaction, err
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return d.tx, nil
+	return d.Transaction(), nil
 }
 
 // awaitStaging blocks until staging is applied; false when ctx ended first.
@@ -89,10 +89,10 @@ func (t *term) enlistable(d *drive, b txn.Branch) error {
 	if t.ended {
 		return ErrNotLeader
 	}
-	if d.tx.Branch(b.Participant) != 0 {
+	if d.Transaction().Branch(b.Participant) != 0 {
 		return nil // a repetition, or refused by the state machine
 	}
-	if n := payloadBytes(d.branches) + len(b.Payload); n > t.cfg.MaxTransactionBytes {
+	if n := payloadBytes(d.Branches()) + len(b.Payload); n > t.cfg.MaxTransactionBytes {
 		return fmt.Errorf("%w: payloads of %d bytes in all, at most %d", ErrTooLarge, n, t.cfg.MaxTransactionBytes)
 	}
 	return t.admissibleAt(b.Participant)
@@ -110,8 +110,7 @@ func (t *term) abort(ctx context.Context, id txn.TxID, why txn.Reason, w Wait) (
 	t.mu.Lock()
 	d, known, err := t.lookup(id)
 	if d != nil {
-		d.ballot.Withdraw(why)
-		t.consider(d)
+		t.carry(d, d.Withdraw(why), nil)
 	}
 	t.mu.Unlock()
 	switch {

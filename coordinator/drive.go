@@ -4,89 +4,56 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/decree-tx/decree/fsm/txn"
 	"github.com/decree-tx/decree/participants"
 )
 
-// drive is one transaction on its way through one epoch. All fields but the
-// channels' ends are guarded by term.mu.
-//
-// A drive that meets an unknown outcome is stopped: it proposes nothing more and
-// calls nobody, and a new drive takes the transaction up from its applied state
-// once a barrier has told what that is (rule R5).
+// drive is a txn.Drive with what it needs in the world: a deadline, people who
+// wait, a place in the term's books. What is to be done is the txn.Drive's to say.
+// All fields but the channels' ends are guarded by term.mu.
 type drive struct {
-	id       txn.TxID
-	print    txn.Fingerprint // of the content; zero for a tombstone
-	branches []txn.Branch    // as proposed or as last applied
-	bytes    int             // payload bytes held in the term's books
+	*txn.Drive
+	id    txn.TxID
+	known *txn.Transaction // the state that the books and the waiters have caught up with
 
-	tx        *txn.Transaction // as last applied here; nil until staged
-	ballot    txn.Ballot
-	left      bool // prepares left, or may have, before staging was applied
-	proposing bool // a decision is on its way through the log
-	halted    bool // stopped, see above
-	failure   error
+	booked []txn.Branch // the branches in the term's books
+	bytes  int          // payload bytes in them
 
 	deadline *time.Timer
 	cancels  []context.CancelFunc // of the prepares under way; called at the decision
+	progress []Delivery           // by branch: for people
+	heardAt  time.Time            // when the first receipt that is not logged was heard
 
-	asked    []txn.WorkKind // by branch: the work last given to its lane
-	heard    []txn.Receipt  // by branch: phase two's answers, logged or not
-	progress []Delivery     // by branch: for people
-	heardAt  time.Time      // when the first receipt that is not logged was heard
-
+	failure   error
 	staged    chan struct{} // closed when staging is applied
 	decided   chan struct{} // closed when the decision is applied
-	delivered chan struct{} // closed when every branch has acknowledged
+	delivered chan struct{} // closed when a client may be told of delivery
 	failed    chan struct{} // closed after failure is set; nothing is closed after it
 }
 
-func newDrive(id txn.TxID, branches []txn.Branch, print txn.Fingerprint) *drive {
-	d := &drive{
+func newDrive(id txn.TxID, core *txn.Drive) *drive {
+	return &drive{
+		Drive:     core,
 		id:        id,
-		print:     print,
-		branches:  branches,
-		bytes:     payloadBytes(branches),
-		ballot:    txn.NewBallot(branches),
 		staged:    make(chan struct{}),
 		decided:   make(chan struct{}),
 		delivered: make(chan struct{}),
 		failed:    make(chan struct{}),
 	}
-	d.makeRoom()
-	return d
 }
 
-// makeRoom keeps what is kept by branch as long as the branches.
-func (d *drive) makeRoom() {
-	n := min(len(d.heard), len(d.branches))
-	d.asked, d.heard, d.progress = d.asked[:n], d.heard[:n], d.progress[:n]
-	for len(d.heard) < len(d.branches) {
-		d.asked = append(d.asked, 0)
-		d.heard = append(d.heard, txn.ReceiptNone)
-		d.progress = append(d.progress, Delivery{Branch: len(d.progress) + 1})
-	}
-}
-
-// stage proposes the staging entry of a new transaction. Its prepares leave at
-// once where every branch's driver can list what it holds prepared, and once
-// staging is applied otherwise (rule R4). mu is held.
-func (t *term) stage(d *drive, s txn.Stage) {
+// begin drives a new transaction. Its prepares leave at once where every branch's
+// driver can list what it holds prepared, and once staging is applied otherwise
+// (rule R4). mu is held.
+func (t *term) begin(s txn.Stage) *drive {
+	core, acts := txn.Open(s, t.allRecover(s.Branches))
+	d := newDrive(s.ID, core)
+	t.register(d)
 	t.setDeadline(d, s.Timeout)
-	t.log.Propose(t.epoch, s, func(tx *txn.Transaction, err error) {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		t.onStaged(d, tx, err)
-	})
-	if d.left = len(s.Branches) > 0 && t.allRecover(s.Branches); !d.left {
-		return
-	}
-	for i := range d.branches {
-		t.perform(d, txn.Work{Kind: txn.PrepareBranch, Branch: i + 1})
-	}
+	t.carry(d, acts, nil)
+	return d
 }
 
 func (t *term) allRecover(branches []txn.Branch) bool {
@@ -98,98 +65,93 @@ func (t *term) allRecover(branches []txn.Branch) bool {
 	return true
 }
 
-func (t *term) onStaged(d *drive, tx *txn.Transaction, err error) {
-	switch {
-	case t.ended || d.halted:
-	case errors.Is(err, ErrOutcomeUnknown):
-		t.halt(d)
-	case errors.Is(err, ErrNotLeader):
-		t.fail(d, err) // certainly not staged; what prepared meanwhile is the orphan scan's to find
-	case err != nil:
-		t.refused(d, err)
-	case tx.Tombstone() && d.left:
-		t.refused(d, nil)
-	default:
-		t.advance(d, tx)
-	}
-}
-
-// refused ends a transaction that the state machine would not stage. Where
-// prepares have left, their abort is logged and delivered (rule R4). why is nil
-// when the transaction turned out to be aborted already, which is an answer.
-func (t *term) refused(d *drive, why error) {
-	if why != nil {
-		t.signalFailure(d, why)
-	}
-	if !d.left || errors.Is(why, txn.ErrContentMismatch) {
-		d.halted = true
-		t.release(d)
-		return
-	}
-	reason := txn.Reason{Code: txn.ReasonRefused, Detail: "refused after prepares had left"}
-	t.decide(d, txn.Decide{Decision: txn.Abort, Reason: reason, Branches: withoutPayloads(d.branches)})
-}
-
-// withoutPayloads copies branches as an abort needs them. With their payloads,
-// which may be what staging was refused for, the abort could be refused too.
-func withoutPayloads(branches []txn.Branch) []txn.Branch {
-	bare := append([]txn.Branch(nil), branches...)
-	for i := range bare {
-		bare[i].Payload = nil
-	}
-	return bare
-}
-
 // resume drives a transaction from its applied state: at the beginning of a term,
-// and after an unknown outcome. mu is held.
+// and one that was applied by a call. mu is held.
 func (t *term) resume(tx *txn.Transaction) *drive {
-	d := newDrive(tx.ID, tx.Branches, tx.Fingerprint)
-	t.register(d)
-	if !tx.State.Decided() {
-		left := tx.Deadline().Sub(t.log.Now())
-		if left <= 0 {
-			d.ballot.Withdraw(timeIsUp)
-		}
-		t.setDeadline(d, left)
-	}
-	t.advance(d, tx)
+	now := t.log.Now()
+	core, acts := txn.Resume(tx, now)
+	d := newDrive(tx.ID, core)
+	t.takeUp(d, now, acts)
 	return d
 }
 
-// advance takes over a newly applied state and carries out what is still owed to
-// it. It is the one path of live work and recovery (rule R13): what was given to a
-// lane before is not given twice. mu is held.
-func (t *term) advance(d *drive, tx *txn.Transaction) {
-	if d.tx != nil && precedes(tx, d.tx) {
-		return // a barrier has shown this drive a later state already
+// takeUp enters a drive that began from an applied state.
+func (t *term) takeUp(d *drive, now txn.Time, acts txn.Acts) {
+	t.register(d)
+	if tx := d.Transaction(); tx != nil && !tx.State.Decided() {
+		t.setDeadline(d, tx.Deadline().Sub(now))
 	}
-	t.absorb(d, tx)
-	t.consider(d)
-	for _, w := range txn.Pending(tx) {
-		t.perform(d, w)
+	t.carry(d, acts, nil)
+}
+
+// carry carries out what an event made due; err is the error that came with the
+// event. It is the only way from a drive into the world. mu is held.
+func (t *term) carry(d *drive, a txn.Acts, err error) {
+	t.catchUp(d)
+	if a.Refused {
+		d.fail(err)
+	}
+	if a.Propose != nil {
+		t.write(d, a.Propose)
+	}
+	for _, w := range a.Calls {
+		t.lane(d.Branches()[w.Branch-1].Participant).add(d, w)
+	}
+	switch a.End {
+	case txn.Settle:
+		t.halt(d)
+	case txn.Release:
+		t.release(d)
 	}
 }
 
-// perform gives work to the branch's lane, unless the lane has it, or a prepare
-// could not change the decision any more.
-func (t *term) perform(d *drive, w txn.Work) {
-	if w.Branch == 0 || d.asked[w.Branch-1] == w.Kind || w.Kind == txn.PrepareBranch && d.proposing {
+// write proposes a command of a drive's.
+func (t *term) write(d *drive, c txn.Command) {
+	switch c := c.(type) {
+	case txn.Decide:
+		if c.Decision == txn.Commit {
+			failpoint("after-votes")
+		}
+	case txn.Acknowledge:
+		failpoint("before-receipts")
+	}
+	t.log.Propose(t.epoch, c, func(tx *txn.Transaction, err error) {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if t.ended {
+			return
+		}
+		acts := d.Answered(c, fateOf(err), tx, err)
+		if acts.End == txn.Settle && fateOf(err) == txn.Refused {
+			t.logger.Error("the state machine refused a command", "txid", d.id, "command", fmt.Sprintf("%T", c), "error", err)
+		}
+		t.carry(d, acts, err)
+	})
+}
+
+// fateOf classifies the log's answer.
+func fateOf(err error) txn.Fate {
+	switch {
+	case err == nil:
+		return txn.Applied
+	case errors.Is(err, ErrOutcomeUnknown):
+		return txn.Unclear
+	case errors.Is(err, ErrNotLeader):
+		return txn.Unwritten
+	default:
+		return txn.Refused
+	}
+}
+
+// catchUp brings the books and those who wait up to the state that was last
+// applied.
+func (t *term) catchUp(d *drive) {
+	tx := d.Transaction()
+	if tx == nil || tx == d.known {
 		return
 	}
-	d.asked[w.Branch-1] = w.Kind
-	b := d.branches[w.Branch-1]
-	t.lane(b.Participant).add(d, w)
-}
-
-// absorb notes a newly applied state and tells those who wait for it.
-func (t *term) absorb(d *drive, tx *txn.Transaction) {
-	sealed := d.tx != nil && d.tx.State == txn.Active && tx.State == txn.Preparing
-	t.adopt(d, tx.Branches)
-	d.tx = tx
-	if sealed {
-		d.ballot = txn.NewBallot(tx.Branches)
-	}
-	d.ballot.Stage()
+	d.known = tx
+	t.rebook(d)
 	if !isClosed(d.staged) {
 		failpoint("after-stage")
 		close(d.staged)
@@ -197,14 +159,10 @@ func (t *term) absorb(d *drive, tx *txn.Transaction) {
 	if !tx.State.Decided() {
 		return
 	}
-	for i, b := range tx.Branches {
-		if b.Owed() {
-			continue
+	for _, b := range tx.Branches {
+		if !b.Owed() {
+			t.lane(b.Participant).open.Delete(d.id) // its quota and horizon are for what it is owed
 		}
-		if d.heard[i] == txn.ReceiptNone {
-			d.heard[i] = max(b.Receipt, txn.Done)
-		}
-		t.lane(b.Participant).open.Delete(d.id) // its quota and horizon are for what it is owed
 	}
 	if !isClosed(d.decided) {
 		d.stopTimers()
@@ -212,18 +170,17 @@ func (t *term) absorb(d *drive, tx *txn.Transaction) {
 		failpoint("after-decision")
 		close(d.decided)
 	}
-	d.checkDelivered()
+	d.tellDelivered()
 	if tx.State.Finished() {
 		failpoint("after-receipts")
-		t.release(d)
 	}
 }
 
-// adopt follows the branches of the applied state in the term's books: they grow
-// while a transaction is Active, and a tombstone that came before staging has none.
-func (t *term) adopt(d *drive, branches []txn.Branch) {
-	both := min(len(d.branches), len(branches))
-	for _, b := range d.branches[both:] {
+// rebook follows the branches of the applied state in the term's books.
+func (t *term) rebook(d *drive) {
+	branches := d.Branches()
+	both := min(len(d.booked), len(branches))
+	for _, b := range d.booked[both:] {
 		t.lane(b.Participant).open.Delete(d.id)
 	}
 	for _, b := range branches[both:] {
@@ -231,85 +188,35 @@ func (t *term) adopt(d *drive, branches []txn.Branch) {
 		d.bytes += len(b.Payload)
 		t.bytes += len(b.Payload)
 	}
-	d.branches = branches
-	d.makeRoom()
+	d.booked = branches
+	d.progress = d.progress[:min(len(d.progress), len(branches))]
+	for len(d.progress) < len(branches) {
+		d.progress = append(d.progress, Delivery{Branch: len(d.progress) + 1})
+	}
 }
 
-// consider proposes the decision as soon as the ballot has one. Until staging is
-// applied it has none, and after the decision none is needed.
-func (t *term) consider(d *drive) {
-	if d.halted || d.proposing || d.tx == nil || d.tx.State.Decided() {
-		return
+func (d *drive) tellDelivered() {
+	if d.Delivered() && !isClosed(d.delivered) {
+		close(d.delivered)
 	}
-	verdict, ok := d.ballot.Verdict()
-	if !ok {
-		return
-	}
-	if verdict.Decision == txn.Commit {
-		failpoint("after-votes")
-	}
-	t.decide(d, verdict)
 }
 
-// decide proposes a decision. What becomes of it is read from the state machine's
-// answer, which may be another decision that was first (rule R1).
-func (t *term) decide(d *drive, c txn.Decide) {
-	d.proposing = true
-	c.ID = d.id
-	t.log.Propose(t.epoch, c, func(tx *txn.Transaction, err error) {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		switch {
-		case t.ended || d.halted:
-		case err != nil:
-			t.troubled(d, c, err)
-		default:
-			d.proposing = false
-			t.advance(d, tx)
-		}
-	})
-}
-
-// checkDelivered tells those who wait once every branch has answered, and once the
-// damage among the answers is replicated: a client that was told of delivery must
-// have been told of that too, and it reads damage from the applied state.
-func (d *drive) checkDelivered() {
-	if d.tx == nil || !d.tx.State.Decided() || isClosed(d.delivered) || !d.allHeard() {
-		return
+// fail answers those who wait with an error.
+func (d *drive) fail(err error) {
+	if !isClosed(d.failed) {
+		d.failure = err
+		close(d.failed)
 	}
-	for i, r := range d.heard {
-		if r.Heuristic() && d.tx.Branches[i].Owed() {
-			return
-		}
-	}
-	close(d.delivered)
 }
-
-// allHeard reports whether every branch has answered.
-func (d *drive) allHeard() bool { return !slices.Contains(d.heard, txn.ReceiptNone) }
-
-// troubled handles a proposal about a staged transaction that was not applied.
-// Even a definite refusal leaves the outcome to the next leader, so to the client
-// it is unknown.
-func (t *term) troubled(d *drive, c txn.Command, err error) {
-	if !errors.Is(err, ErrOutcomeUnknown) && !errors.Is(err, ErrNotLeader) {
-		t.logger.Error("the state machine refused a command", "txid", d.id, "command", fmt.Sprintf("%T", c), "error", err)
-	}
-	t.halt(d)
-}
-
-var timeIsUp = txn.Reason{Code: txn.ReasonTimeout, Detail: "the transaction's time ran out"}
 
 // setDeadline aborts the transaction when its time is up, unless it is decided.
 func (t *term) setDeadline(d *drive, left time.Duration) {
 	d.deadline = time.AfterFunc(max(left, 0), func() {
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		if t.ended || d.halted {
-			return
+		if !t.ended {
+			t.carry(d, d.Withdraw(txn.TimeIsUp), nil)
 		}
-		d.ballot.Withdraw(timeIsUp)
-		t.consider(d)
 	})
 }
 
@@ -318,26 +225,25 @@ func (t *term) setDeadline(d *drive, left time.Duration) {
 func (t *term) voted(d *drive, number int, v participants.Vote, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.ended || d.halted || isClosed(d.decided) {
+	if t.ended || !d.Wants(txn.Work{Kind: txn.PrepareBranch, Branch: number}) {
 		return
 	}
 	why := txn.Reason{Code: txn.ReasonVote, Branch: number, Detail: clip(v.Reason)}
 	if err != nil {
 		v = participants.Vote{Kind: txn.VoteAbort}
 		why = txn.Reason{Code: txn.ReasonUnavailable, Branch: number, Detail: clip(err.Error())}
-		t.logger.Warn("prepare failed", "txid", d.id, "participant", d.branches[number-1].Participant, "branch", number, "error", err)
+		t.logger.Warn("prepare failed", "txid", d.id, "participant", d.Branches()[number-1].Participant, "branch", number, "error", err)
 	}
 	d.progress[number-1].Vote = v.Kind
-	d.ballot.Cast(number, v.Kind, why)
+	acts := d.Voted(number, v.Kind, why)
 	failpoint("after-prepare")
-	t.consider(d)
+	t.carry(d, acts, nil)
 }
 
-// halt stops a drive whose outcome is not known and has the term find out
-// (rule R5). mu is held.
+// halt takes a drive that stopped out of the way, and has the term find out what
+// became of its transaction (rule R5). mu is held.
 func (t *term) halt(d *drive) {
-	d.halted = true
-	t.signalFailure(d, ErrOutcomeUnknown)
+	d.fail(ErrOutcomeUnknown)
 	d.stopTimers()
 	delete(t.receipts, d)
 	t.stopped = append(t.stopped, d)
@@ -348,13 +254,13 @@ func (t *term) halt(d *drive) {
 }
 
 // settleStopped passes a barrier, after which the applied state holds whatever
-// became of the halted drives' proposals, and drives their transactions on from
+// became of the stopped drives' proposals, and drives their transactions on from
 // there. Where the leadership is over, the barrier fails until the term ends. It
 // pauses after each round, so that a drive which stops at once again costs little.
 func (t *term) settleStopped() {
 	for attempt := 0; ; attempt++ {
 		t.mu.Lock()
-		batch := t.stopped // those that halt from now on need another barrier
+		batch := t.stopped // those that stop from now on need another barrier
 		t.stopped = nil
 		t.settling = len(batch) > 0
 		t.mu.Unlock()
@@ -377,42 +283,19 @@ func (t *term) settleStopped() {
 func (t *term) settle(batch []*drive) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, d := range batch {
-		if t.ended || t.live[d.id] != d {
+	for _, old := range batch {
+		if t.ended || t.live[old.id] != old {
 			continue
 		}
-		t.release(d)
-		tx, ok := t.view.Transaction(d.id)
-		unstaged := !ok && d.tx == nil || ok && tx.Tombstone() && len(tx.Branches) == 0
-		switch {
-		case d.left && unstaged:
-			t.cleanUp(d)
-		case ok && !tx.State.Finished():
-			t.resume(tx)
+		t.release(old)
+		tx, ok := t.view.Transaction(old.id)
+		if !ok {
+			tx = nil
 		}
-	}
-}
-
-// cleanUp aborts a transaction whose staging certainly failed after prepares had
-// left, in a drive of its own.
-func (t *term) cleanUp(old *drive) {
-	d := newDrive(old.id, old.branches, old.print)
-	d.left = true
-	t.register(d)
-	t.refused(d, nil)
-}
-
-// fail ends a drive for good: its waiters get err, and the term forgets it.
-func (t *term) fail(d *drive, err error) {
-	d.halted = true
-	t.signalFailure(d, err)
-	t.release(d)
-}
-
-func (t *term) signalFailure(d *drive, err error) {
-	if !isClosed(d.failed) {
-		d.failure = err
-		close(d.failed)
+		now := t.log.Now()
+		if core, acts := old.Settled(tx, now); core != nil {
+			t.takeUp(newDrive(old.id, core), now, acts)
+		}
 	}
 }
 
@@ -425,30 +308,6 @@ func (d *drive) stopTimers() {
 		cancel()
 	}
 	d.cancels = nil
-}
-
-// precedes reports whether a is an earlier state of b's transaction. Branches are
-// only ever added, states only move on, and receipts only accumulate; a tombstone
-// that adopts branches goes from Aborted to Aborting, and gains them.
-func precedes(a, b *txn.Transaction) bool {
-	switch {
-	case len(a.Branches) != len(b.Branches):
-		return len(a.Branches) < len(b.Branches)
-	case a.State != b.State:
-		return a.State < b.State
-	default:
-		return owed(a) > owed(b)
-	}
-}
-
-func owed(t *txn.Transaction) int {
-	n := 0
-	for _, b := range t.Branches {
-		if b.Owed() {
-			n++
-		}
-	}
-	return n
 }
 
 func isClosed(c chan struct{}) bool {

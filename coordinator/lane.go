@@ -96,13 +96,13 @@ func (l *lane) pump() {
 		if c == nil {
 			break
 		}
-		if c.d.halted || isClosed(c.d.decided) {
+		if !c.d.Wants(c.work) {
 			continue
 		}
 		l.preparing++
 		ctx, cancel := context.WithTimeout(l.t.ctx, l.t.cfg.PrepareTimeout)
 		c.d.cancels = append(c.d.cancels, cancel)
-		b := l.branch(c.d.id, c.work.Branch, c.d.branches[c.work.Branch-1])
+		b := l.branch(c.d.id, c.work.Branch, c.d.Branches()[c.work.Branch-1])
 		l.t.work.Go(func() { l.prepare(ctx, cancel, c, b) })
 	}
 	l.pumpDeliveries()
@@ -115,14 +115,14 @@ func (l *lane) pumpDeliveries() {
 		if c == nil {
 			break
 		}
-		if c.d.halted {
+		if !c.d.Wants(c.work) {
 			continue
 		}
 		l.delivering++
 		p := &c.d.progress[c.work.Branch-1]
 		p.Attempts++
 		p.Next = time.Time{}
-		b := l.branch(c.d.id, c.work.Branch, c.d.branches[c.work.Branch-1])
+		b := l.branch(c.d.id, c.work.Branch, c.d.Branches()[c.work.Branch-1])
 		b.Payload = nil
 		l.t.work.Go(func() { l.deliver(c, b) })
 	}

@@ -132,7 +132,7 @@ func (t *term) suspects(participant string, prepared []participants.Branch) []br
 	var found []branchName
 	for _, b := range prepared {
 		d, driven := t.live[b.TxID]
-		if driven && (d.tx == nil || b.Number <= len(d.branches) && d.branches[b.Number-1].Participant == participant) {
+		if driven && d.Drives(participant, b.Number) {
 			continue
 		}
 		found = append(found, branchName{b.TxID, b.Number})
@@ -156,19 +156,13 @@ func (t *term) endOrphan(ctx context.Context, l *lane, b branchName) (err error)
 		return nil
 	case err != nil:
 		return err
-	case !tx.State.Decided():
-		return nil // a retry of the client's has taken it up
 	}
 	call := participants.Participant.Abort
-	if tx.Decision() == txn.Commit {
-		switch {
-		case tx.Branch(l.name) == b.number:
-			call = participants.Participant.Commit
-		case !tx.State.Finished():
-			// The resource may be registered under two names, and this branch be one that
-			// is to be committed under the other. Once all are, what is left is nobody's.
-			return nil
-		}
+	switch txn.Orphan(tx, l.name, b.number) {
+	case 0:
+		return nil
+	case txn.CommitBranch:
+		call = participants.Participant.Commit
 	}
 	t.logger.Warn("ending an orphaned branch", "txid", b.txid, "participant", l.name, "branch", b.number, "decision", tx.Decision())
 	ctx, cancel := context.WithTimeout(ctx, t.cfg.DeliveryTimeout)

@@ -1,7 +1,6 @@
 package coordinator
 
 import (
-	"errors"
 	"time"
 
 	"github.com/decree-tx/decree/fsm/txn"
@@ -17,17 +16,16 @@ const partialAfter = time.Second
 // moment share an entry: nobody waits for it, since a receipt that is lost with
 // its leader is only asked for again. mu is held.
 func (t *term) acknowledged(d *drive, number int, r txn.Receipt) {
-	if d.halted || d.heard[number-1] != txn.ReceiptNone {
+	if !d.Heard(number, r) {
 		return
 	}
-	d.heard[number-1] = r
 	p := &d.progress[number-1]
 	p.Next, p.LastError = time.Time{}, ""
 	if d.heardAt.IsZero() {
 		d.heardAt = time.Now()
 	}
 	t.receipts[d] = struct{}{}
-	d.checkDelivered()
+	d.tellDelivered()
 	t.scheduleFlush()
 	failpoint("between-deliveries")
 }
@@ -53,37 +51,14 @@ func (t *term) flushReceipts() {
 	}
 	now := time.Now()
 	for d := range t.receipts {
-		if !d.allHeard() && now.Sub(d.heardAt) < partialAfter {
+		if !d.AllHeard() && now.Sub(d.heardAt) < partialAfter {
 			continue
 		}
 		delete(t.receipts, d)
 		d.heardAt = time.Time{}
-		t.logReceipts(d)
+		t.write(d, d.Receipts())
 	}
 	if len(t.receipts) > 0 {
 		t.scheduleFlush()
 	}
-}
-
-func (t *term) logReceipts(d *drive) {
-	failpoint("before-receipts")
-	c := txn.Acknowledge{ID: d.id}
-	for i, b := range d.tx.Branches {
-		if b.Owed() && d.heard[i] != txn.ReceiptNone {
-			c.Receipts = append(c.Receipts, txn.BranchReceipt{Branch: i + 1, Receipt: d.heard[i]})
-		}
-	}
-	t.log.Propose(t.epoch, c, func(tx *txn.Transaction, err error) {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		switch {
-		case t.ended || d.halted:
-		case errors.Is(err, txn.ErrUnknown): // finished and forgotten meanwhile
-			t.release(d)
-		case err != nil:
-			t.troubled(d, c, err)
-		default:
-			t.advance(d, tx)
-		}
-	})
 }

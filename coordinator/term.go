@@ -98,10 +98,7 @@ func (t *term) admit(s txn.Stage) (d *drive, known *txn.Transaction, err error) 
 		return nil, nil, err
 	}
 	failpoint("before-stage")
-	d = newDrive(s.ID, s.Branches, print)
-	t.register(d)
-	t.stage(d, s)
-	return d, nil, nil
+	return t.begin(s), nil, nil
 }
 
 // checkSame refuses a txid that was used with other content. A tombstone has no
@@ -111,7 +108,7 @@ func (t *term) checkSame(d *drive, known *txn.Transaction, print txn.Fingerprint
 	case err != nil:
 		return err
 	case known != nil && !known.Tombstone() && known.Fingerprint != print,
-		d != nil && d.print != (txn.Fingerprint{}) && d.print != print:
+		d != nil && !d.Same(print):
 		return txn.ErrContentMismatch
 	}
 	return nil
@@ -195,10 +192,7 @@ func (t *term) unknown(id txn.TxID) error {
 // register enters a drive into the term's books; mu is held.
 func (t *term) register(d *drive) {
 	t.live[d.id] = d
-	t.bytes += d.bytes
-	for _, b := range d.branches {
-		t.lane(b.Participant).open.ReplaceOrInsert(d.id)
-	}
+	t.rebook(d)
 }
 
 // release takes it out again.
@@ -210,7 +204,7 @@ func (t *term) release(d *drive) {
 	delete(t.live, d.id)
 	delete(t.receipts, d)
 	t.releaseBytes(d)
-	for _, b := range d.branches {
+	for _, b := range d.booked {
 		t.lane(b.Participant).open.Delete(d.id)
 	}
 }
@@ -284,13 +278,8 @@ func (t *term) propose(ctx context.Context, c txn.Command) (*txn.Transaction, er
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		t.answered(c)
-		d := t.live[c.Transaction()]
-		switch {
-		case t.ended || d == nil || d.halted || d.tx == nil: // one being staged hears of it from its own entry
-		case errors.Is(err, ErrOutcomeUnknown):
-			t.halt(d)
-		case err == nil:
-			t.advance(d, tx)
+		if d := t.live[c.Transaction()]; d != nil && !t.ended {
+			t.carry(d, d.Noticed(fateOf(err), tx), err)
 		}
 		answers <- answer{tx, err}
 	})
