@@ -72,6 +72,15 @@ func AuditAnswers(entries []Entry) Findings {
 	return f
 }
 
+// AuditMeddling finds every refusal to one who meddled with an order.
+func AuditMeddling(refusals []string) Findings {
+	var f Findings
+	for _, text := range refusals {
+		f.add("%s", text)
+	}
+	return f
+}
+
 // AuditNodes holds every node's view against the ledger and against the first
 // node's: the same transactions, all finished, each with the outcome that the
 // client was told (rule R1).
@@ -111,6 +120,20 @@ func auditTransaction(f *Findings, node string, e Entry, t *decreev1.Transaction
 	case t.GetDamage() != decreev1.Receipt_RECEIPT_UNSPECIFIED:
 		f.add("%s has %s as damaged: %s", node, e.TxID, t.GetDamage())
 	}
+}
+
+// AuditDamage holds that no branch went against its decision, as each node tells
+// of every transaction (rules R7 and R9).
+func AuditDamage(views []NodeView) Findings {
+	var f Findings
+	for _, view := range views {
+		for _, txid := range slices.Sorted(maps.Keys(view.Transactions)) {
+			if damage := view.Transactions[txid].GetDamage(); damage != decreev1.Receipt_RECEIPT_UNSPECIFIED {
+				f.add("%s has %s as damaged: %s", view.Node, txid, damage)
+			}
+		}
+	}
+	return f
 }
 
 // AuditBranches holds what the resources themselves show against the log, as one

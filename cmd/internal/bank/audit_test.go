@@ -76,7 +76,7 @@ func logged(txid string, state decreev1.State, banks ...string) *decreev1.Transa
 // on.
 func (w *world) audit() string {
 	findings := []Findings{
-		AuditAnswers(w.entries), AuditNodes(w.entries, w.views), AuditBranches(w.views[0], w.books),
+		AuditAnswers(w.entries), AuditNodes(w.entries, w.views), AuditDamage(w.views), AuditBranches(w.views[0], w.books),
 		AuditMoney(w.entries, w.views[0], w.books, w.total),
 	}
 	for _, b := range w.books {
@@ -109,6 +109,10 @@ func TestAuditFindsWhatIsWrong(t *testing.T) {
 		{"a node flips", func(w *world) {
 			w.views[1].Transactions["transfer"] = logged("transfer", decreev1.State_STATE_ABORTED)
 		}, "n2 has transfer as STATE_ABORTED, the client was told committed"},
+		{"a node has damage that no client asked about", func(w *world) {
+			w.entries[1].Err = errors.New("lost")
+			w.views[2].Transactions["transfer"].Damage = decreev1.Receipt_RECEIPT_HEURISTIC_COMMIT
+		}, "n3 has transfer as damaged: RECEIPT_HEURISTIC_COMMIT"},
 		{"a node forgets", func(w *world) { delete(w.views[2].Transactions, "transfer") }, "n3 does not know transfer"},
 		{"a node has not finished", func(w *world) {
 			w.views[0].Transactions["transfer"].State = decreev1.State_STATE_COMMITTING

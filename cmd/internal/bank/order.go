@@ -125,6 +125,7 @@ type Entry struct {
 	Order
 	Result    client.Result
 	Err       error // no outcome, or none that is known
+	Late      bool  // there was none, and Resolve learnt it
 	Submitted time.Time
 	Answered  time.Time
 }

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/decree-tx/decree/coordinator/history"
 	"github.com/decree-tx/decree/transport/client"
 )
 
@@ -21,6 +22,7 @@ type Teller struct {
 	Courier  string            // a simulated service; empty for none
 	Patience time.Duration
 	Ledger   *Ledger
+	History  *history.Recorder // of every call and its answer; nil keeps none
 }
 
 // Account is the n-th of a bank.
@@ -34,6 +36,11 @@ func (t *Teller) Total() int64 { return int64(len(t.Banks)*t.Accounts+len(t.Rese
 // Submit runs one order, under a new txid unless it has one, and writes it down
 // with its answer.
 func (t *Teller) Submit(ctx context.Context, o Order) (Entry, error) {
+	return t.submit(ctx, 0, o)
+}
+
+// submit is Submit by a client that has a number in the history.
+func (t *Teller) submit(ctx context.Context, number int, o Order) (Entry, error) {
 	if o.TxID == "" {
 		txid, err := client.NewTxID()
 		if err != nil {
@@ -44,9 +51,11 @@ func (t *Teller) Submit(ctx context.Context, o Order) (Entry, error) {
 	ctx, cancel := context.WithTimeout(ctx, t.Patience)
 	defer cancel()
 	t.Ledger.begin(o)
+	told := t.calls(number, history.Run, o.TxID)
 	e := Entry{Order: o, Submitted: time.Now()}
 	e.Result, e.Err = t.Client.Submit(ctx, o.Transaction(t.Offices))
 	e.Answered = time.Now()
+	told(e.Result, e.Err)
 	t.Ledger.add(e)
 	return e, nil
 }
@@ -150,10 +159,10 @@ func (t *Teller) Run(ctx context.Context, run Traffic, progress func(Entry)) (ne
 	numbers := make(chan int)
 	failures := make(chan error, run.Workers)
 	var work sync.WaitGroup
-	for range run.Workers {
+	for worker := range run.Workers {
 		work.Go(func() {
 			for n := range numbers {
-				e, err := t.Submit(ctx, t.Transfer(run.Seed, n))
+				e, err := t.serve(ctx, run, worker, n)
 				if err != nil {
 					failures <- err
 					return
@@ -168,6 +177,25 @@ func (t *Teller) Run(ctx context.Context, run Traffic, progress func(Entry)) (ne
 	return next, err
 }
 
+// serve runs the n-th transfer, and lets another client meddle with it where it is
+// its turn.
+func (t *Teller) serve(ctx context.Context, run Traffic, worker, n int) (Entry, error) {
+	o := t.Transfer(run.Seed, n)
+	if run.MeddleEvery == 0 || n%run.MeddleEvery != run.MeddleEvery-1 {
+		return t.submit(ctx, worker, o)
+	}
+	txid, err := client.NewTxID()
+	if err != nil {
+		return Entry{}, err
+	}
+	o.TxID = txid
+	what, after := run.meddling(n)
+	var other sync.WaitGroup
+	other.Go(func() { t.meddle(ctx, run.Workers+worker, what, after, o) })
+	defer other.Wait()
+	return t.submit(ctx, worker, o)
+}
+
 // Traffic says how much of it Run makes.
 type Traffic struct {
 	Seed    uint64
@@ -176,6 +204,9 @@ type Traffic struct {
 	Enough  <-chan struct{} // nil stops after AtLeast
 	Workers int
 	Pace    time.Duration // 0 is as fast as the workers are
+	// MeddleEvery has another client meddle with one in so many transfers; 0 leaves
+	// all in peace. In the history it has the worker's number and Workers.
+	MeddleEvery int
 }
 
 func (r Traffic) feed(ctx context.Context, numbers chan<- int, failures <-chan error) (next int, err error) {
