@@ -5,7 +5,9 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
 	"slices"
 )
@@ -99,7 +101,10 @@ func parseIdentity(raw []byte, place, id string) (identity, error) {
 	if err := dec.Decode(&me); err != nil {
 		return identity{}, fmt.Errorf("%w: %s: %w", ErrCorruptDir, path, err)
 	}
-	if me.Version > identityVersion {
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return identity{}, fmt.Errorf("%w: %s: something follows the identity", ErrCorruptDir, path)
+	}
+	if me.Version < 1 || me.Version > identityVersion {
 		return identity{}, fmt.Errorf("%w: %s has version %d, this program knows %d", ErrCorruptDir, path, me.Version, identityVersion)
 	}
 	if me.ID == "" || me.Incarnation == "" || me.Phase.order() < 0 {
