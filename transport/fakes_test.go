@@ -257,7 +257,7 @@ type testNode struct {
 }
 
 // serve starts a node called id; edit may be nil.
-func (w *world) serve(t *testing.T, id string, edit func(*Config)) *testNode {
+func (w *world) serve(t testing.TB, id string, edit func(*Config)) *testNode {
 	t.Helper()
 	n := &testNode{
 		coordinator: &fakeCoordinator{},
@@ -328,7 +328,7 @@ func (n *testNode) dial(t *testing.T) *grpc.ClientConn {
 	return conn
 }
 
-func listen(t *testing.T) net.Listener {
+func listen(t testing.TB) net.Listener {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -349,12 +349,12 @@ func (fakeDriver) Check(config []byte) error {
 
 // testLog applies entries to a machine, as a leader of epoch 1 would.
 type testLog struct {
-	t       *testing.T
+	t       testing.TB
 	machine *fsm.Machine
 	index   uint64
 }
 
-func newTestLog(t *testing.T, m *fsm.Machine) *testLog {
+func newTestLog(t testing.TB, m *fsm.Machine) *testLog {
 	l := &testLog{t: t, machine: m}
 	l.apply(fsm.Lead{Node: "n1", Cluster: "test"})
 	return l

@@ -50,6 +50,11 @@ const (
 	httpWriteTimeout  = 30 * time.Second
 	httpIdleTimeout   = 2 * time.Minute
 	httpMaxHeader     = 32 << 10
+
+	// maxNesting bounds how deep values lie in each other. Protobuf ends at 10,000
+	// messages and takes up to three for a level of JSON; past that the call would
+	// fail as if the server were broken.
+	maxNesting = 1000
 )
 
 // openGateway makes the HTTP server and its way into the gRPC server.
@@ -150,6 +155,8 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error
 		return nil, invalidError{{reasonInvalidRequest, "body", err.Error()}}
 	case len(bytes.TrimSpace(body)) > 0 && !json.Valid(body):
 		return nil, invalidError{{reasonInvalidRequest, "body", "not JSON"}}
+	case nesting(body) > maxNesting:
+		return nil, invalidError{{reasonInvalidRequest, "body", fmt.Sprintf("values lie more than %d deep in each other", maxNesting)}}
 	}
 	// The body is read: from here on only writes are bounded. Left set, the
 	// deadline would end a long call by way of the connection's background read.
@@ -157,6 +164,25 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error
 		return nil, fmt.Errorf("lift the read deadline: %w", err)
 	}
 	return body, nil
+}
+
+// nesting is how deep objects and arrays lie in each other in what is JSON.
+func nesting(text []byte) (deepest int) {
+	depth, quoted := 0, false
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case quoted && c == '\\':
+			i++ // whatever is escaped, it does not end the string
+		case c == '"':
+			quoted = !quoted
+		case !quoted && (c == '{' || c == '['):
+			depth++
+			deepest = max(deepest, depth)
+		case !quoted && (c == '}' || c == ']'):
+			depth--
+		}
+	}
+	return deepest
 }
 
 // checkQuery refuses parameters that mean nothing.

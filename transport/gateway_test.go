@@ -155,6 +155,7 @@ func TestBadInput(t *testing.T) {
 		{"not JSON", "POST", tx, `{"branches":`, 400, reasonInvalidRequest},
 		{"two JSON values", "POST", tx, twoBranches + `{}`, 400, reasonInvalidRequest},
 		{"JSON of another type", "POST", tx, `[]`, 400, reasonInvalidRequest},
+		{"JSON too deep", "POST", tx, `{"branches":[{"participant":"a","json":` + deep(1001) + `}]}`, 400, reasonInvalidRequest},
 		{"oversized body", "POST", tx, `{"txid":"` + strings.Repeat("x", 64<<10) + `"}`, 413, reasonTooLarge},
 		{"begin: absurd timeout", "POST", tx + ":begin", `{"timeout":"86401s"}`, 400, reasonInvalidTimeout},
 		{"enlist: no branch", "POST", tx + "/" + someTxID + ":enlist", `{}`, 400, reasonInvalidRequest},
@@ -193,6 +194,23 @@ func TestBadInput(t *testing.T) {
 	}
 	if ids := n.coordinator.ids(); len(ids) != 0 {
 		t.Errorf("ran %v", ids)
+	}
+}
+
+func deep(levels int) string { return strings.Repeat("[", levels) + strings.Repeat("]", levels) }
+
+// JSON may be nested as deep as the bound says, and what looks like nesting inside a
+// string counts for nothing.
+func TestNestingUpToItsBound(t *testing.T) {
+	n := (&world{}).leader(t, "n1")
+	for _, content := range []string{deep(maxNesting - 3), `"` + strings.Repeat(`[\"{`, 2000) + `"`} { // the request itself nests three
+		body := `{"branches":[{"participant":"bank-a","json":` + content + `}]}`
+		if code, answer := n.curl(t, "POST", "/v1/transactions", body); code != 200 {
+			t.Errorf("got %d %v", code, answer)
+		}
+	}
+	if code, answer := n.curl(t, "POST", "/v1/transactions", `{"branches":[{"participant":"bank-a","json":`+deep(maxNesting-2)+`}]}`); code != 400 {
+		t.Errorf("past the bound: %d %v", code, answer)
 	}
 }
 
