@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/binary"
 	"hash/crc32"
+	"math"
 	"reflect"
+	"runtime"
 	"testing"
 
 	"github.com/hashicorp/raft"
@@ -14,9 +16,24 @@ import (
 	"github.com/decree-tx/decree/fsm/txn"
 )
 
-// FuzzDecode holds that no bytes make the decoder panic; that what it accepts, it
-// accepts again after Encode, as the same entry (or a leader could not propose what
-// a node can apply); and that applying it never halts or panics.
+// perByte bounds what a decoder may allocate for each byte of its input (rule R14):
+// the least part of a message, two bytes, becomes a struct of some hundred. A length
+// that is claimed and does not come must cost nothing like it.
+const perByte = 256
+
+// allocated is how many bytes f allocates, whether or not they are freed.
+func allocated(f func()) int {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	f()
+	runtime.ReadMemStats(&after)
+	return int(after.TotalAlloc - before.TotalAlloc)
+}
+
+// FuzzDecode holds that no bytes make the decoder panic, or take memory out of
+// proportion to their number; that what it accepts, it accepts again after Encode,
+// as the same entry (or a leader could not propose what a node can apply); and that
+// applying it never halts or panics.
 func FuzzDecode(f *testing.F) {
 	for _, c := range everyCommand() {
 		b, err := Encode(Entry{Header: someHeader, Commands: []Command{c}})
@@ -28,7 +45,11 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte{0x08, 0x02})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		e, err := decode(b)
+		var e Entry
+		var err error
+		if n := allocated(func() { e, err = decode(b) }); n > perByte*len(b)+64<<10 {
+			t.Fatalf("%d bytes of memory for %d of input", n, len(b))
+		}
 		if err != nil {
 			return
 		}
@@ -54,15 +75,18 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// FuzzRestore holds that no bytes make restore panic; that what it refuses changes
-// nothing; and that what it accepts is written again as the same state. Few inputs
-// have the right checksum, so each is also tried with a trailer that fits it.
+// FuzzRestore holds that no bytes make restore panic, or take memory out of
+// proportion to their number, whatever lengths they claim; that what it refuses
+// changes nothing; and that what it accepts is written again as the same state. Few
+// inputs have the right checksum, so each is also tried with a trailer that fits it.
 func FuzzRestore(f *testing.F) {
 	good := persist(f, lively(f).m)
 	f.Add(good)
 	f.Add(persist(f, New(Options{})))
 	f.Add(good[:len(good)/2])
 	f.Add([]byte{0, 0, 0, 0})
+	f.Add(binary.BigEndian.AppendUint32(nil, math.MaxUint32))
+	f.Add(binary.BigEndian.AppendUint32(nil, maxRecordBytes)) // and none of them comes
 	f.Fuzz(func(t *testing.T, b []byte) {
 		tryRestore(t, b)
 		tryRestore(t, withTrailer(b))
@@ -73,7 +97,11 @@ func tryRestore(t *testing.T, b []byte) {
 	t.Helper()
 	m := newMachine(t)
 	before := persist(t, m)
-	if err := restore(m, b); err != nil {
+	var err error
+	if n := allocated(func() { err = restore(m, b) }); n > perByte*len(b)+1<<20 {
+		t.Fatalf("%d bytes of memory for %d of input", n, len(b))
+	}
+	if err != nil {
 		if !bytes.Equal(persist(t, m), before) {
 			t.Fatal("a refused snapshot changed the state")
 		}

@@ -173,3 +173,30 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// FuzzSet: a set that an operator registers may be anything; one that passes takes
+// only statements that pass alone too, and no payload makes it panic.
+func FuzzSet(f *testing.F) {
+	f.Add([]byte(`{"catalogue":{"touch":{"sql":"UPDATE t SET n = n + ?","params":["n"],"expect_rows":1}}}`), []byte(`{"name":"touch","args":{"n":1}}`))
+	f.Add([]byte(`{"catalogue":{"touch":{"sql":"UPDATE t","params":["n","n"]}},"raw_sql":true}`), []byte(`{"statements":[{"sql":"SELECT 1","args":[1e999]}]}`))
+	f.Add([]byte(`{"catalogue":{"a b":{"sql":" "}}}`), []byte(`{"name":"a b"}`))
+	f.Add([]byte(`{"catalogue":{}}`), []byte(`{"name":""}`))
+	f.Fuzz(func(t *testing.T, config, payload []byte) {
+		var set Set
+		if decode(config, &set) != nil || set.Validate() != nil {
+			return
+		}
+		got, err := set.Parse(payload)
+		if err != nil {
+			return
+		}
+		for _, s := range got {
+			if s.Name == "" && !set.RawSQL {
+				t.Fatalf("%q runs, and no SQL is allowed", s.SQL)
+			}
+			if err := checkSQL(s.SQL); err != nil || len(s.Args) > MaxArgs || checkRows(s.ExpectRows) != nil {
+				t.Fatalf("%+v passes: %v", s, err)
+			}
+		}
+	})
+}
