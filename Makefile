@@ -8,7 +8,7 @@ BIN     := bin/decree
 TIMEOUT ?= 20m
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-short test-fast databases lint generate check-generated demo bank clean ci
+.PHONY: help build test test-short test-fast databases fuzz lint generate check-generated demo bank clean ci
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ test-fast: databases ## run all tests without the race detector
 
 databases: ## install what tests need of PostgreSQL, MariaDB and Node; starts no server
 	scripts/test-databases.sh
+
+fuzz: ## fuzz every target for FUZZTIME (30s) each, and print a table
+	scripts/fuzz.sh
 
 lint: ## gofmt, go vet, staticcheck, tidiness, shellcheck
 	scripts/lint.sh
