@@ -4,7 +4,8 @@
 //
 // Everything waits for events, so that it runs in real time as well as inside a
 // testing/synctest bubble, where time passes only while all goroutines wait. The
-// disks are real files: while one is being written, virtual time stands still.
+// disks are real files, and while one is being written virtual time stands still;
+// or, where Options.Memory says so, they are in memory: see [Disk].
 package clustertest
 
 import (
@@ -36,6 +37,10 @@ type Options struct {
 	// Configure changes a node's configuration before each start; may be nil.
 	Configure func(*cluster.Config)
 	Dir       string // holds the nodes' disks; default t.TempDir()
+	// Memory keeps the disks in memory instead, and crashes take them away from one
+	// moment to the next. What is left to chance is drawn from Seed.
+	Memory bool
+	Seed   uint64
 }
 
 // Cluster is a set of nodes. Its methods may be called by several goroutines; those
@@ -52,8 +57,9 @@ type Cluster struct {
 	running map[string]*running // guarded by mu
 	hosts   map[string]*Host    // guarded by mu: of each node's last start
 	exits   map[string]chan error
-	lives   map[string]int // guarded by mu: disks that a node has had
-	changed chan struct{}  // guarded by mu: closed and replaced when a node starts or stops
+	lives   map[string]int   // guarded by mu: disks that a node has had
+	disks   map[string]*Disk // guarded by mu: those in memory, by path
+	changed chan struct{}    // guarded by mu: closed and replaced when a node starts or stops
 }
 
 // running is one life of a node.
@@ -80,12 +86,12 @@ func Prepare(t testing.TB, o Options) *Cluster {
 	if o.Nodes == 0 {
 		o.Nodes = 3
 	}
-	if o.Dir == "" {
+	if o.Dir == "" && !o.Memory {
 		o.Dir = t.TempDir()
 	}
 	c := &Cluster{
 		Network: NewNetwork(), t: t, options: o, dir: o.Dir,
-		running: make(map[string]*running), hosts: make(map[string]*Host), exits: make(map[string]chan error), lives: make(map[string]int),
+		running: make(map[string]*running), hosts: make(map[string]*Host), exits: make(map[string]chan error), lives: make(map[string]int), disks: make(map[string]*Disk),
 		changed: make(chan struct{}),
 	}
 	for i := range o.Nodes {
@@ -122,6 +128,9 @@ func (c *Cluster) Config(id string) cluster.Config {
 	if slices.Contains(c.IDs(), id) {
 		cfg.Peers = slices.Clone(c.peers)
 	}
+	if c.options.Memory {
+		cfg.Storage = c.inMemory(cfg.Dir)
+	}
 	if c.options.Configure != nil {
 		c.options.Configure(&cfg)
 	}
@@ -131,6 +140,21 @@ func (c *Cluster) Config(id string) cluster.Config {
 // diskOf is a node's data directory: a new one after each Wipe. c.mu must be held.
 func (c *Cluster) diskOf(id string) string {
 	return filepath.Join(c.dir, fmt.Sprintf("%s.%d", id, c.lives[id]))
+}
+
+// inMemory is the disk that stands for a directory. c.mu must be held.
+func (c *Cluster) inMemory(path string) *Disk {
+	if c.disks[path] == nil {
+		c.disks[path] = NewDisk(path, c.options.Seed+uint64(len(c.disks)))
+	}
+	return c.disks[path]
+}
+
+// Disk is the disk that a node has, or had last, with Options.Memory.
+func (c *Cluster) Disk(id string) *Disk {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.inMemory(c.diskOf(id))
 }
 
 func (c *Cluster) exitOf(id string) func(error) {
@@ -236,13 +260,24 @@ func (c *Cluster) Crash(id string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	c.mu.Lock()
-	host := c.hosts[id]
+	host, disk, exits := c.hosts[id], c.disks[c.diskOf(id)], c.exits[id]
 	c.mu.Unlock()
 	if host != nil {
 		host.Kill()
 	}
+	if disk != nil {
+		disk.Kill()
+		defer forget(exits) // a process that was killed says nothing of its disk
+	}
 	if err := c.stop(ctx, id); err != nil {
 		c.t.Errorf("crash %s: %v", id, err)
+	}
+}
+
+func forget(exits <-chan error) {
+	select {
+	case <-exits:
+	default:
 	}
 }
 

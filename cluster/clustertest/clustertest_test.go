@@ -128,19 +128,23 @@ func (c *counter) Snapshot() (raft.FSMSnapshot, error) { return nil, errors.New(
 func (c *counter) Restore(io.ReadCloser) error         { return nil }
 
 // Fifty leaders die in less than a minute of real time: virtual time runs at the
-// speed of the disk.
+// speed of the disk, and there is none where disks are in memory.
 func TestFailoversInVirtualTime(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := New(t, Options{FSM: func(string) raft.FSM { return &counter{} }})
-		for range 50 {
-			c.Apply([]byte("a"))
-			leader := c.WaitLeader().Status().ID
-			c.Crash(leader)
-			c.WaitLeaderExcept(leader)
-			c.Start(leader)
-		}
-		if _, answer := c.Apply([]byte("a")); answer.(int) < 51 {
-			t.Errorf("%v commands applied, of 51 that were answered", answer)
-		}
-	})
+	for name, memory := range map[string]bool{"files": false, "memory": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := New(t, Options{FSM: func(string) raft.FSM { return &counter{} }, Memory: memory})
+				for range 50 {
+					c.Apply([]byte("a"))
+					leader := c.WaitLeader().Status().ID
+					c.Crash(leader)
+					c.WaitLeaderExcept(leader)
+					c.Start(leader)
+				}
+				if _, answer := c.Apply([]byte("a")); answer.(int) < 51 {
+					t.Errorf("%v commands applied, of 51 that were answered", answer)
+				}
+			})
+		})
+	}
 }
