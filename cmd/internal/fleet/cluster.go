@@ -78,18 +78,59 @@ func (p Port) free() bool {
 	return true
 }
 
+// Options are what a cluster differs in from the usual one. The zero Options are
+// none.
+type Options struct {
+	Args []string // further ones of every node
+	// Env are further environment variables of a node, NAME=value; nil for none.
+	Env func(id string) []string
+	// DataDir is where a node keeps its data; nil is a directory of its name.
+	DataDir func(id string) string
+	// Front gives the address that the other nodes dial instead of a node's own,
+	// such as that of a proxy; nil leaves them alone. It is asked twice for each
+	// node: Raft, and what followers forward to.
+	Front func(id, address string) (string, error)
+}
+
+func (o Options) withDefaults(dir string) Options {
+	if o.Env == nil {
+		o.Env = func(string) []string { return nil }
+	}
+	if o.DataDir == nil {
+		o.DataDir = func(id string) string { return filepath.Join(dir, id) }
+	}
+	if o.Front == nil {
+		o.Front = func(_, address string) (string, error) { return address, nil }
+	}
+	return o
+}
+
 // StartCluster starts the nodes n1, n2 and n3. It does not wait until one leads.
-func (f *Fleet) StartCluster(port Port) (Cluster, error) {
-	var peers []string
+func (f *Fleet) StartCluster(port Port) (Cluster, error) { return f.StartClusterWith(port, Options{}) }
+
+// StartClusterWith is StartCluster with options.
+func (f *Fleet) StartClusterWith(port Port, o Options) (Cluster, error) {
+	o = o.withDefaults(f.dir)
+	var peers, forwards []string
 	for n := 1; n <= Nodes; n++ {
-		peers = append(peers, fmt.Sprintf("n%d=%s", n, port.address(raftPorts, n)))
+		raft, err := o.Front(nodeID(n), port.address(raftPorts, n))
+		if err != nil {
+			return nil, err
+		}
+		forward, err := o.Front(nodeID(n), port.address(grpcPorts, n))
+		if err != nil {
+			return nil, err
+		}
+		peers, forwards = append(peers, nodeID(n)+"="+raft), append(forwards, forward)
 	}
 	var c Cluster
 	for n := 1; n <= Nodes; n++ {
-		id := fmt.Sprintf("n%d", n)
-		p, err := f.Start(id, "server", "--node-id", id, "--data-dir", filepath.Join(f.dir, id),
+		id := nodeID(n)
+		args := []string{"server", "--node-id", id, "--data-dir", o.DataDir(id),
 			"--raft-addr", port.address(raftPorts, n), "--grpc-addr", port.address(grpcPorts, n),
-			"--http-addr", port.address(httpPorts, n), "--peers", strings.Join(peers, ","))
+			"--grpc-advertise", forwards[n-1],
+			"--http-addr", port.address(httpPorts, n), "--peers", strings.Join(peers, ",")}
+		p, err := f.StartWith(o.Env(id), id, append(args, o.Args...)...)
 		if err != nil {
 			return c, err
 		}
@@ -97,6 +138,8 @@ func (f *Fleet) StartCluster(port Port) (Cluster, error) {
 	}
 	return c, nil
 }
+
+func nodeID(n int) string { return fmt.Sprintf("n%d", n) }
 
 // Endpoints are the nodes' gRPC addresses.
 func (c Cluster) Endpoints() []string {

@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -53,7 +54,7 @@ func New(cfg Config) (*Fleet, error) {
 	if err := os.MkdirAll(f.workplace(), 0o755); err != nil {
 		return nil, err
 	}
-	if f.guard, err = post(dir, f.workplace()); err != nil {
+	if f.guard, err = post(dir, f.workplace(), f.Mounts()); err != nil {
 		return nil, err
 	}
 	if cfg.Dir != "" {
@@ -86,6 +87,17 @@ func (f *Fleet) workplace() string { return filepath.Join(f.dir, "run") }
 // Dir is the fleet's directory.
 func (f *Fleet) Dir() string { return f.dir }
 
+// Mounts is the directory for file systems that the fleet's owner mounts. They are
+// unmounted when the fleet goes.
+func (f *Fleet) Mounts() string { return filepath.Join(f.dir, "mnt") }
+
+// Processes are all that were started, in that order.
+func (f *Fleet) Processes() []*Process {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.processes)
+}
+
 // Keep leaves the directory where it is when the fleet goes: somebody has to find
 // out what went wrong.
 func (f *Fleet) Keep() { f.guard.keep() }
@@ -93,7 +105,12 @@ func (f *Fleet) Keep() { f.guard.keep() }
 // Start runs the binary under a name with arguments, and its output in a log file
 // of that name.
 func (f *Fleet) Start(name string, args ...string) (*Process, error) {
-	p := &Process{fleet: f, name: name, args: args}
+	return f.StartWith(nil, name, args...)
+}
+
+// StartWith is Start with further environment variables, NAME=value.
+func (f *Fleet) StartWith(env []string, name string, args ...string) (*Process, error) {
+	p := &Process{fleet: f, name: name, args: args, env: env}
 	if err := p.Start(); err != nil {
 		return nil, err
 	}
@@ -150,7 +167,7 @@ const logTail = 4096
 var guardScript string
 
 // guard is a process that waits for the end of its input, and then ends whatever
-// works in the workplace and removes the directory. It is how Close works, and
+// works in the workplace, unmounts what is mounted, and removes the directory. It is how Close works, and
 // what happens when this process dies in whatever way: one path for both.
 type guard struct {
 	mu     sync.Mutex // guards what follows
@@ -158,8 +175,8 @@ type guard struct {
 	orders io.WriteCloser
 }
 
-func post(dir, workplace string) (*guard, error) {
-	cmd := exec.Command("/bin/sh", "-c", guardScript, "guard.sh", dir, workplace)
+func post(dir, workplace, mounts string) (*guard, error) {
+	cmd := exec.Command("/bin/sh", "-c", guardScript, "guard.sh", dir, workplace, mounts)
 	cmd.Dir = "/"
 	cmd.SysProcAttr = ownSession()
 	orders, err := cmd.StdinPipe()

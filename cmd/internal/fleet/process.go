@@ -22,6 +22,7 @@ type Process struct {
 	fleet *Fleet
 	name  string
 	args  []string
+	env   []string // beside our own
 
 	mu  sync.Mutex
 	run *run // the last one; guarded by mu
@@ -45,6 +46,9 @@ func (r *run) alive() bool {
 
 // Name is the process's name, and that of its log file.
 func (p *Process) Name() string { return p.name }
+
+// Workplace is where the process works, as all of its fleet do.
+func (p *Process) Workplace() string { return p.fleet.workplace() }
 
 // PID is the process's id, in its present or last life.
 func (p *Process) PID() int {
@@ -73,7 +77,7 @@ func (p *Process) Start() error {
 	}
 	defer log.Close()                              //nolint:errcheck // the child has its own
 	cmd := exec.Command(p.fleet.binary, p.args...) //nolint:gosec // our own binary
-	cmd.Dir, cmd.Env = p.fleet.workplace(), environment()
+	cmd.Dir, cmd.Env = p.fleet.workplace(), append(environment(), p.env...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = ownSession()
 	if err := cmd.Start(); err != nil {
@@ -110,6 +114,20 @@ func (p *Process) Kill() error {
 	}
 	<-p.run.ended
 	return nil
+}
+
+// Signal sends a signal to a process that runs. One that has ended is no error.
+func (p *Process) Signal(s os.Signal) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.signal(s)
+}
+
+// Ended is closed once the process, in its present or last life, is gone.
+func (p *Process) Ended() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.run.ended
 }
 
 // Stop ends the process gracefully, or after a while at once, and waits for its
