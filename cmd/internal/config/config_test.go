@@ -157,6 +157,7 @@ func TestMistakes(t *testing.T) {
 		{"no room", append(enough, "--max-unfinished", "0"), "", "max-unfinished: 0: must be more than zero"},
 		{"a size past all bounds", append(enough, "--max-payload", "9999999GiB"), "", "want a size"},
 		{"a clock too fast", append(enough, "--leader-lease", "1ms"), "", "leader-lease: 1ms: must be at least 10ms"},
+		{"a disk that may take no time", append(enough, "--store-timeout", "1ms"), "", "store-timeout: 1ms: must be at least 10ms"},
 		{"retention shorter than a retry", append(enough, "--retention", "1m"), "", "retention: 1m0s: must be at least 10m"},
 		{"more than an entry takes", append(enough, "--max-payload", "1GiB"), "", "max-payload: 1073741824: a transaction takes at most"},
 		{"election before heartbeat", append(enough, "--election-timeout", "100ms"), "", "heartbeat-timeout: 500ms: must not exceed election-timeout"},
@@ -193,7 +194,7 @@ func TestDefaultsAreShownAndValid(t *testing.T) {
 	flags := pflag.NewFlagSet("server", pflag.ContinueOnError)
 	Register(flags)
 	for name, want := range map[string]string{
-		"max-timeout": "1h", "max-payload": "1MiB", "heartbeat-timeout": "500ms", "join": "false", "default-timeout": "15s",
+		"max-timeout": "1h", "max-payload": "1MiB", "heartbeat-timeout": "500ms", "join": "false", "default-timeout": "15s", "store-timeout": "10s",
 	} {
 		if got := flags.Lookup(name).DefValue; got != want {
 			t.Errorf("--%s shows the default %q, want %q", name, got, want)

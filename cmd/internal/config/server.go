@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/decree-tx/decree/cluster"
 	"github.com/decree-tx/decree/coordinator/node"
 	"github.com/decree-tx/decree/fsm"
 )
@@ -55,6 +56,9 @@ type Server struct {
 	HeartbeatTimeout time.Duration
 	ElectionTimeout  time.Duration
 	LeaderLease      time.Duration
+	// StoreTimeout bounds one write of the log to disk. A node whose disk hangs for
+	// so long ends, so that another leads.
+	StoreTimeout time.Duration
 
 	// DefaultTimeout is a transaction's when it names none; MaxTimeout bounds what
 	// a one-shot transaction may ask for.
@@ -94,6 +98,7 @@ func Default() Server {
 		HeartbeatTimeout:            500 * time.Millisecond,
 		ElectionTimeout:             500 * time.Millisecond,
 		LeaderLease:                 250 * time.Millisecond,
+		StoreTimeout:                cluster.DefaultStoreTimeout,
 		DefaultTimeout:              15 * time.Second,
 		MaxTimeout:                  time.Hour,
 		PrepareTimeout:              10 * time.Second,
@@ -124,6 +129,7 @@ func (c *Server) settings() []setting {
 		{"heartbeat-timeout", duration(&c.HeartbeatTimeout), "stand for election after this `time` without a leader"},
 		{"election-timeout", duration(&c.ElectionTimeout), "give up an election after this `time`"},
 		{"leader-lease", duration(&c.LeaderLease), "stop leading after this `time` without a majority"},
+		{"store-timeout", duration(&c.StoreTimeout), "end the node when one write to disk takes this `time`"},
 		{"default-timeout", duration(&c.DefaultTimeout), "`time` of a transaction that names none"},
 		{"max-timeout", duration(&c.MaxTimeout), "longest `time` of a one-shot transaction"},
 		{"prepare-timeout", duration(&c.PrepareTimeout), "longest `time` of one prepare call"},
@@ -216,7 +222,8 @@ func (c Server) validateBounds(p *problems) {
 		value time.Duration
 	}{
 		{"heartbeat-timeout", c.HeartbeatTimeout}, {"election-timeout", c.ElectionTimeout},
-		{"leader-lease", c.LeaderLease}, {"default-timeout", c.DefaultTimeout},
+		{"leader-lease", c.LeaderLease}, {"store-timeout", c.StoreTimeout},
+		{"default-timeout", c.DefaultTimeout},
 		{"max-timeout", c.MaxTimeout}, {"prepare-timeout", c.PrepareTimeout},
 		{"delivery-timeout", c.DeliveryTimeout}, {"retention", c.Retention},
 		{"stop-timeout", c.StopTimeout},
@@ -230,7 +237,7 @@ func (c Server) validateBounds(p *problems) {
 		value time.Duration
 	}{
 		{"heartbeat-timeout", c.HeartbeatTimeout}, {"election-timeout", c.ElectionTimeout},
-		{"leader-lease", c.LeaderLease},
+		{"leader-lease", c.LeaderLease}, {"store-timeout", c.StoreTimeout},
 	} {
 		if d.value > 0 && d.value < leastClock {
 			p.add(d.name, "%s: must be at least %s", d.value, leastClock)

@@ -118,6 +118,7 @@ func nodeConfig(cfg config.Server, o Options, api string) node.Config {
 			HeartbeatTimeout: cfg.HeartbeatTimeout,
 			ElectionTimeout:  cfg.ElectionTimeout,
 			LeaderLease:      cfg.LeaderLease,
+			StoreTimeout:     cfg.StoreTimeout,
 			Exit:             o.Exit,
 		},
 		Coordinator: coordinator.Config{
