@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -86,6 +87,61 @@ func TestDialOverACutLinkWaits(t *testing.T) {
 		}
 		if _, err := a.Dial(context.Background(), "c:1"); err == nil {
 			t.Error("nobody listens there")
+		}
+	})
+}
+
+// What is written arrives late, in order, and however the later of two writes was
+// drawn; a reader that waits for it can still give up or be closed.
+func TestSlowLinkKeepsTheOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := NewNetwork()
+		delays := make(chan time.Duration, 4)
+		n.Delay(func(string, string) time.Duration { return <-delays })
+		near, far, _, _ := pair(t, n)
+		began := time.Now()
+		delays <- 30 * time.Millisecond
+		delays <- 10 * time.Millisecond
+		near.Write([]byte("first, "))
+		near.Write([]byte("second"))
+		b := make([]byte, 13)
+		far.SetReadDeadline(began.Add(20 * time.Millisecond))
+		if got, err := far.Read(b); err == nil {
+			t.Errorf("%d bytes were there too early", got)
+		}
+		far.SetReadDeadline(time.Time{})
+		if _, err := io.ReadFull(far, b); err != nil || string(b) != "first, second" {
+			t.Errorf("got %q and %v", b, err)
+		}
+		if took := time.Since(began); took != 30*time.Millisecond {
+			t.Errorf("it took %s", took)
+		}
+		delays <- time.Hour
+		near.Write([]byte("x"))
+		time.AfterFunc(time.Second, func() { far.Close() })
+		if _, err := far.Read(b); err == nil || time.Since(began) > time.Minute {
+			t.Errorf("closed while it read: %v after %s", err, time.Since(began))
+		}
+	})
+}
+
+// A reset loses what is on its way, and both ends notice; other connections do not.
+func TestReset(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far, a, _ := pair(t, NewNetwork())
+		near.Write([]byte("lost"))
+		a.Reset("c")
+		if _, err := far.Read(make([]byte, 1)); err != nil {
+			t.Errorf("another link's reset: %v", err)
+		}
+		a.Reset("b")
+		for name, c := range map[string]net.Conn{"near": near, "far": far} {
+			if _, err := c.Read(make([]byte, 4)); !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("read %s: %v", name, err)
+			}
+			if _, err := c.Write([]byte("x")); !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("write %s: %v", name, err)
+			}
 		}
 	})
 }

@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"time"
 )
 
 // Network is an in-memory network whose links can be cut, in one direction or
-// both. It behaves as TCP does over a link that loses everything: what was written
-// waits, and arrives when the link heals, unless the connection was given up
-// meanwhile; so late messages happen here too.
+// both, take their time, and break connections. It behaves as TCP does over a link
+// that loses everything: what was written waits, and arrives when the link heals,
+// unless the connection was given up meanwhile; so late messages happen here too.
+// Packets that a link loses now and then are, to a user of TCP, a delay: see Delay.
 //
 // Under testing/synctest its blocking is durable.
 type Network struct {
@@ -18,6 +20,8 @@ type Network struct {
 	listeners map[string]*listener // guarded by mu: by address
 	cut       map[[2]string]bool   // guarded by mu: from, to
 	changed   chan struct{}        // guarded by mu: closed and replaced by each change of cut
+
+	delay func(from, to string) time.Duration // set once by Delay; nil for none
 }
 
 // NewNetwork returns a network on which every link works.
@@ -34,6 +38,19 @@ func NewNetwork() *Network {
 // of its own.
 func (n *Network) Host(name string) *Host {
 	return &Host{network: n, name: name, conns: make(map[*conn]struct{})}
+}
+
+// Delay has what is written arrive so much later, each write by what delay says of
+// it; what was written first arrives first. Call it before the network is used.
+// delay is called by many goroutines at once.
+func (n *Network) Delay(delay func(from, to string) time.Duration) { n.delay = delay }
+
+// arrival is when what is written now gets there.
+func (n *Network) arrival(from, to string) time.Time {
+	if n.delay == nil {
+		return time.Time{}
+	}
+	return time.Now().Add(n.delay(from, to))
 }
 
 // Cut loses everything from one host to another from now on; the other direction
@@ -98,6 +115,19 @@ func (h *Host) Kill() {
 	}
 	for c := range conns {
 		c.Close()
+	}
+}
+
+// Reset breaks the process's connections with another host at once, as a router that
+// has forgotten them does: what is on its way is lost, and both ends see an error.
+func (h *Host) Reset(other string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for c := range h.conns {
+		if string(c.to) == other {
+			c.in.reset()
+			c.out.reset()
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -77,11 +78,19 @@ type pipe struct {
 	network  *Network
 	from, to string
 
-	mu      sync.Mutex
-	changed chan struct{} // guarded by mu: closed and replaced by each change
-	buf     []byte        // guarded by mu
-	ended   bool          // guarded by mu: the writer has closed
-	broken  bool          // guarded by mu: the reader has closed
+	mu       sync.Mutex
+	changed  chan struct{} // guarded by mu: closed and replaced by each change
+	buf      []byte        // guarded by mu
+	arrivals []arrival     // guarded by mu: of what is in buf and still on its way
+	ended    bool          // guarded by mu: the writer has closed
+	broken   bool          // guarded by mu: the reader has closed
+	lost     bool          // guarded by mu: the connection was reset
+}
+
+// arrival says that bytes get there at a moment.
+type arrival struct {
+	at    time.Time
+	bytes int
 }
 
 func newPipe(n *Network, from, to string) *pipe {
@@ -100,35 +109,88 @@ func (p *pipe) read(b []byte, d *deadline) (int, error) {
 			return 0, os.ErrDeadlineExceeded
 		}
 		works, healed := p.network.link(p.from, p.to)
-		n, changed, err := p.take(b, works)
+		n, next, changed, err := p.take(b, works)
 		if n > 0 || err != nil {
 			return n, err
 		}
-		select {
-		case <-healed:
-		case <-changed:
-		case <-d.passed():
+		if !p.await(next, healed, changed, d) {
 			return 0, os.ErrDeadlineExceeded
 		}
 	}
 }
 
-// take moves bytes out of the pipe, if its link works.
-func (p *pipe) take(b []byte, works bool) (n int, changed <-chan struct{}, err error) {
+// await returns at a moment, if there is one, or at an event before it; false once
+// the deadline has passed.
+func (p *pipe) await(next time.Time, healed, changed <-chan struct{}, d *deadline) bool {
+	var arrived <-chan time.Time
+	if !next.IsZero() {
+		timer := time.NewTimer(time.Until(next))
+		defer timer.Stop()
+		arrived = timer.C
+	}
+	select {
+	case <-arrived:
+	case <-healed:
+	case <-changed:
+	case <-d.passed():
+		return false
+	}
+	return true
+}
+
+// take moves bytes out of the pipe, if its link works. next is when the first of
+// those that are on their way arrive, if none has.
+func (p *pipe) take(b []byte, works bool) (n int, next time.Time, changed <-chan struct{}, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
+	case p.lost:
+		return 0, next, nil, syscall.ECONNRESET
 	case p.broken:
-		return 0, nil, net.ErrClosed
+		return 0, next, nil, net.ErrClosed
 	case works && len(p.buf) > 0:
-		n = copy(b, p.buf)
-		p.buf = p.buf[n:]
+		there, next := p.arrived()
+		if there == 0 {
+			return 0, next, p.changed, nil
+		}
+		n = copy(b, p.buf[:there])
+		p.remove(n)
 		p.tell()
-		return n, nil, nil
+		return n, next, nil, nil
 	case works && p.ended:
-		return 0, nil, io.EOF
+		return 0, next, nil, io.EOF
 	}
-	return 0, p.changed, nil
+	return 0, next, p.changed, nil
+}
+
+// arrived is how many bytes have, and when the next ones will. p.mu must be held.
+func (p *pipe) arrived() (there int, next time.Time) {
+	if len(p.arrivals) == 0 {
+		return len(p.buf), time.Time{}
+	}
+	now := time.Now()
+	for _, a := range p.arrivals {
+		if a.at.After(now) {
+			return there, a.at
+		}
+		there += a.bytes
+	}
+	return there, time.Time{}
+}
+
+// remove takes the first n bytes out. p.mu must be held.
+func (p *pipe) remove(n int) {
+	if p.buf = p.buf[n:]; len(p.buf) == 0 {
+		p.buf = nil
+	}
+	for n > 0 && len(p.arrivals) > 0 {
+		first := &p.arrivals[0]
+		taken := min(n, first.bytes)
+		n -= taken
+		if first.bytes -= taken; first.bytes == 0 {
+			p.arrivals = p.arrivals[1:]
+		}
+	}
 }
 
 func (p *pipe) write(b []byte, d *deadline) (written int, err error) {
@@ -154,17 +216,40 @@ func (p *pipe) put(b []byte) (n int, changed <-chan struct{}, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
+	case p.lost:
+		return 0, nil, syscall.ECONNRESET
 	case p.ended:
 		return 0, nil, net.ErrClosed
 	case p.broken:
 		return 0, nil, io.ErrClosedPipe
 	}
-	n = min(len(b), pipeCapacity-len(p.buf))
-	p.buf = append(p.buf, b[:n]...)
-	if n > 0 {
+	if n = min(len(b), pipeCapacity-len(p.buf)); n > 0 {
+		p.buf = append(p.buf, b[:n]...)
+		p.send(n)
 		p.tell()
 	}
 	return n, p.changed, nil
+}
+
+// send notes when the last n bytes arrive: not before those in front of them. p.mu
+// must be held.
+func (p *pipe) send(n int) {
+	at := p.network.arrival(p.from, p.to)
+	if at.IsZero() {
+		return
+	}
+	if last := len(p.arrivals) - 1; last >= 0 && at.Before(p.arrivals[last].at) {
+		at = p.arrivals[last].at
+	}
+	p.arrivals = append(p.arrivals, arrival{at, n})
+}
+
+// reset loses the connection with what is on its way.
+func (p *pipe) reset() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lost, p.buf, p.arrivals = true, nil, nil
+	p.tell()
 }
 
 func (p *pipe) closeWrite() {
@@ -177,7 +262,7 @@ func (p *pipe) closeWrite() {
 func (p *pipe) closeRead() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.broken, p.buf = true, nil
+	p.broken, p.buf, p.arrivals = true, nil, nil
 	p.tell()
 }
 
