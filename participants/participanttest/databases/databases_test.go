@@ -1,18 +1,23 @@
 package databases
 
-// What is proven: both engines start as their settings say, on a socket alone;
-// what was prepared survives a kill of the whole server; a suspended server stands
+// What is proven: both engines start as their settings say, on a socket alone or on
+// a port too, and sync what they promise to keep; what was prepared survives a kill of the whole server; a suspended server stands
 // still and goes on. What a test says whose server is not here.
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	_ "github.com/go-sql-driver/mysql"
+	_ "github.com/jackc/pgx/v5/stdlib"
 )
 
 func TestMain(m *testing.M) { os.Exit(Run(m)) }
@@ -111,11 +116,14 @@ func TestSettings(t *testing.T) {
 		Postgres: {
 			{"SHOW max_prepared_transactions", "0"},
 			{"SHOW fsync", "on"},
+			{"SHOW synchronous_commit", "on"},
+			{"SHOW full_page_writes", "on"},
 			{"SHOW listen_addresses", ""},
 		},
 		MariaDB: {
 			{"SELECT @@max_connections", "17"},
 			{"SELECT @@innodb_flush_log_at_trx_commit", "1"},
+			{"SELECT @@innodb_doublewrite", "1"},
 			{"SELECT @@skip_networking", "1"},
 			{"SELECT @@log_bin", "0"},
 		},
@@ -124,6 +132,37 @@ func TestSettings(t *testing.T) {
 		s := ForTest(t, e, Options{Settings: own[e]})
 		for _, q := range questions[e] {
 			wants(t, s, "", q[0], q[1])
+		}
+	})
+}
+
+// TestPort holds that a server which is killed comes back on its port, with the
+// data that clients found there before.
+func TestPort(t *testing.T) {
+	driver := map[Engine]string{Postgres: "pgx", MariaDB: "mysql"}
+	forEach(t, func(t *testing.T, e Engine) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		must(t, err)
+		port := l.Addr().(*net.TCPAddr).Port
+		must(t, l.Close())
+		s := ForTest(t, e, Options{Port: port})
+		must(t, s.Create(t.Context(), "bank"))
+		run(t, s, "bank", "CREATE TABLE t (id int)") // its socket is there too
+		db, err := sql.Open(driver[e], s.DSNAt(fmt.Sprintf("127.0.0.1:%d", port), "bank"))
+		must(t, err)
+		defer db.Close()
+		db.SetMaxIdleConns(-1)
+		_, err = db.ExecContext(t.Context(), "INSERT INTO t VALUES (1)")
+		must(t, err)
+		must(t, s.Kill())
+		if err := db.PingContext(t.Context()); err == nil {
+			t.Error("the killed server answers")
+		}
+		must(t, s.Restart(t.Context()))
+		var n int
+		must(t, db.QueryRowContext(t.Context(), "SELECT count(*) FROM t").Scan(&n))
+		if n != 1 {
+			t.Errorf("%d rows survived the kill, want 1", n)
 		}
 	})
 }

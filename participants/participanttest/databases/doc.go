@@ -1,5 +1,6 @@
 // Package databases starts throwaway database servers: a real PostgreSQL or
-// MariaDB, in a directory of its own, that listens on a unix socket only.
+// MariaDB, in a directory of its own, that listens on a unix socket, and on a port
+// of loopback only where that is asked for.
 //
 // It owns the servers' whole life. [Start] makes one in about a second, from a
 // template that is made once a version; [Server.Kill], [Server.Suspend] and

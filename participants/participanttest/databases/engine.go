@@ -28,22 +28,28 @@ type engine interface {
 	// ready reports whether the process takes connections.
 	ready(dir string, pid int) bool
 	dsn(dir, database string) string
+	// dsnAt is dsn over TCP.
+	dsnAt(address, database string) string
 	// client reads SQL from its input and ends at the first error.
 	client(ctx context.Context, dir, database string) *exec.Cmd
 	stopSignal() os.Signal
 }
 
-// find looks for an engine's programs.
-func find(e Engine) (engine, error) {
+// find looks for an engine's programs. The server is to listen on a port of
+// loopback too, unless that is 0.
+func find(e Engine, port int) (engine, error) {
 	switch e {
 	case Postgres:
-		return findPostgres()
+		return findPostgres(port)
 	case MariaDB:
-		return findMariaDB()
+		return findMariaDB(port)
 	default:
 		return nil, fmt.Errorf("engine %s: want Postgres or MariaDB", e)
 	}
 }
+
+// loopback is where a server listens that has a port.
+const loopback = "127.0.0.1"
 
 // program finds a program in the directories, in PATH, or where distributions
 // keep the programs of daemons.

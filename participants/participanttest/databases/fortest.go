@@ -48,7 +48,7 @@ func ForTest(t TB, e Engine, o Options) *Server {
 func Require(t TB, engines ...Engine) {
 	t.Helper()
 	for _, e := range engines {
-		_, err := find(e)
+		_, err := find(e, 0)
 		refuse(t, short(), err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 )
@@ -25,10 +26,13 @@ var mariadbSettings = map[string]string{
 	"skip_name_resolve":              "ON",
 }
 
-type mariadb struct{ installer, daemon, shell string }
+type mariadb struct {
+	installer, daemon, shell string
+	port                     int // 0 for none
+}
 
-func findMariaDB() (engine, error) {
-	var m mariadb
+func findMariaDB(port int) (engine, error) {
+	m := mariadb{port: port}
 	var err error
 	if m.daemon, err = program("mariadbd"); err != nil {
 		return nil, err
@@ -61,6 +65,9 @@ func (m mariadb) configuration(dir string, settings map[string]string) (path, te
 		"socket":   filepath.Join(dir, mariadbSocket),
 		"pid_file": filepath.Join(dir, "pid"),
 		"tmpdir":   dir,
+	}
+	if m.port != 0 {
+		own["skip_networking"], own["bind_address"], own["port"] = "OFF", loopback, strconv.Itoa(m.port)
 	}
 	for name, value := range settings {
 		own[name] = value
@@ -95,6 +102,10 @@ func (m mariadb) ready(dir string, _ int) bool {
 
 func (m mariadb) dsn(dir, database string) string {
 	return "root@unix(" + filepath.Join(dir, mariadbSocket) + ")/" + url.PathEscape(database)
+}
+
+func (m mariadb) dsnAt(address, database string) string {
+	return "root@tcp(" + address + ")/" + url.PathEscape(database)
 }
 
 func (m mariadb) client(ctx context.Context, dir, database string) *exec.Cmd {

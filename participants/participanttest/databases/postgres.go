@@ -24,19 +24,21 @@ var postgresSettings = map[string]string{
 	// server would leave it; here it goes with the directory.
 	"dynamic_shared_memory_type": "mmap",
 	"listen_addresses":           "",
-	"port":                       "5432", // in the socket's name only
 	"timezone":                   "UTC",
 	"log_line_prefix":            "%m [%p] ",
 }
 
-type postgres struct{ initdb, postgres, psql string }
+type postgres struct {
+	initdb, postgres, psql string
+	port                   int // 0 for none
+}
 
-func findPostgres() (engine, error) {
+func findPostgres(port int) (engine, error) {
 	dirs, err := filepath.Glob("/usr/lib/postgresql/*/bin")
 	if err != nil {
 		return nil, err
 	}
-	var p postgres
+	p := postgres{port: port}
 	// One in PATH is meant; a distribution keeps the server's programs elsewhere.
 	if p.postgres, err = exec.LookPath("postgres"); err != nil {
 		if p.postgres, err = program("postgres", newestFirst(dirs)...); err != nil {
@@ -61,7 +63,10 @@ func (p postgres) install(ctx context.Context, dir string) *exec.Cmd {
 }
 
 func (p postgres) configuration(dir string, settings map[string]string) (path, text string) {
-	own := map[string]string{"unix_socket_directories": dir}
+	own := map[string]string{"unix_socket_directories": dir, "port": p.socketPort()}
+	if p.port != 0 {
+		own["listen_addresses"] = loopback
+	}
 	for name, value := range settings {
 		own[name] = value
 	}
@@ -75,13 +80,19 @@ func (p postgres) server(dir string) *exec.Cmd {
 	return exec.Command(p.postgres, "-D", filepath.Join(dir, "data"))
 }
 
-const postgresSocket = ".s.PGSQL.5432"
+// socketPort is the port in the socket's name, which there is without a port too.
+func (p postgres) socketPort() string {
+	if p.port == 0 {
+		return "5432"
+	}
+	return strconv.Itoa(p.port)
+}
 
 // sweep removes the pid files of a dead server: their number may be somebody
 // else's by now.
 func (p postgres) sweep(dir string) {
-	os.Remove(filepath.Join(dir, "data", "postmaster.pid")) //nolint:errcheck // it may not be there
-	os.Remove(filepath.Join(dir, postgresSocket+".lock"))   //nolint:errcheck // the same
+	os.Remove(filepath.Join(dir, "data", "postmaster.pid"))           //nolint:errcheck // it may not be there
+	os.Remove(filepath.Join(dir, ".s.PGSQL."+p.socketPort()+".lock")) //nolint:errcheck // the same
 }
 
 // ready looks where pg_ctl looks: the eighth line of the pid file.
@@ -95,12 +106,21 @@ func (p postgres) ready(dir string, pid int) bool {
 }
 
 func (p postgres) dsn(dir, database string) string {
+	return postgresDSN(dir, p.socketPort(), database)
+}
+
+func (p postgres) dsnAt(address, database string) string {
+	host, port, _ := strings.Cut(address, ":") // loopback's has no other
+	return postgresDSN(host, port, database)
+}
+
+// postgresDSN is one of libpq's, with a host or the directory of a socket.
+func postgresDSN(host, port, database string) string {
 	quote := strings.NewReplacer(`\`, `\\`, `'`, `\'`)
-	dsn := "host='" + quote.Replace(dir) + "' port=5432 user=postgres sslmode=disable"
 	if database == "" {
 		database = "postgres"
 	}
-	return dsn + " dbname='" + quote.Replace(database) + "'"
+	return "host='" + quote.Replace(host) + "' port=" + port + " user=postgres sslmode=disable dbname='" + quote.Replace(database) + "'"
 }
 
 func (p postgres) client(ctx context.Context, dir, database string) *exec.Cmd {

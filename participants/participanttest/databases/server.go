@@ -43,6 +43,9 @@ type Options struct {
 	// Settings of the server's configuration file, over those of this package:
 	// max_prepared_transactions: "0".
 	Settings map[string]string
+	// Port is one of 127.0.0.1 on which the server listens too, so that something may
+	// stand between it and its clients; 0 is none. Whoever can reach it is let in.
+	Port int
 }
 
 // MaxDir bounds Options.Dir in bytes: the path of a unix socket in it has to fit
@@ -105,7 +108,7 @@ func Start(ctx context.Context, e Engine, o Options) (*Server, error) {
 }
 
 func start(ctx context.Context, e Engine, o Options) (*Server, error) {
-	engine, err := find(e)
+	engine, err := find(e, o.Port)
 	if err != nil {
 		return nil, err
 	}
@@ -188,6 +191,10 @@ func (s *Server) Dir() string { return s.dir }
 // the form of libpq, which pgx takes too, for MariaDB in that of go-sql-driver.
 // There is no password.
 func (s *Server) DSN(database string) string { return s.engine.dsn(s.dir, database) }
+
+// DSNAt is DSN through an address of loopback, host:port: the server's own, where
+// it has a port, or that of a proxy before it.
+func (s *Server) DSNAt(address, database string) string { return s.engine.dsnAt(address, database) }
 
 // Create makes a database, of a name of lower-case letters, digits and
 // underscores.
@@ -311,7 +318,9 @@ func (s *Server) running() (*process, error) {
 }
 
 // Kill ends all the server's processes at once with SIGKILL, as a crash of its
-// machine would, except that writes which were not synced stay.
+// machine would, except that writes which were not synced stay: they are in the
+// system's cache, which outlives the server. That they would be synced is a matter
+// of its settings, which promise it.
 func (s *Server) Kill() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
