@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -134,7 +135,7 @@ func (s *Server) checked(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := s.readBody(w, r)
 		if err == nil {
-			err = checkQuery(r)
+			err = checkTarget(r)
 		}
 		if err != nil {
 			writeError(w, status.Convert(refuse(err, "")))
@@ -185,8 +186,8 @@ func nesting(text []byte) (deepest int) {
 	return deepest
 }
 
-// checkQuery refuses parameters that mean nothing.
-func checkQuery(r *http.Request) error {
+// checkTarget refuses what gRPC could not carry, and parameters that mean nothing.
+func checkTarget(r *http.Request) error {
 	var fields protoreflect.FieldDescriptors
 	if r.Method == http.MethodGet {
 		switch r.URL.Path {
@@ -197,9 +198,14 @@ func checkQuery(r *http.Request) error {
 		}
 	}
 	var bad invalidError
-	for name := range r.URL.Query() {
+	if !utf8.ValidString(r.URL.Path) {
+		bad.add(reasonInvalidRequest, "path", "not UTF-8")
+	}
+	for name, values := range r.URL.Query() {
 		if fields == nil || fields.ByName(protoreflect.Name(name)) == nil && fields.ByJSONName(name) == nil {
 			bad.add(reasonInvalidRequest, name, "no such parameter")
+		} else if !utf8.ValidString(strings.Join(values, "")) {
+			bad.add(reasonInvalidRequest, name, "not UTF-8")
 		}
 	}
 	return bad.err()

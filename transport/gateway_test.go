@@ -167,6 +167,8 @@ func TestBadInput(t *testing.T) {
 		{"unknown parameter", "GET", tx + "?state=STATE_ACTIVE", ``, 400, reasonInvalidRequest},
 		{"unknown state", "GET", tx + "?states=HAPPY", ``, 400, reasonInvalidRequest},
 		{"unspecified state", "GET", tx + "?states=0", ``, 400, reasonInvalidRequest},
+		{"a path that is not UTF-8", "GET", tx + "/%ff", ``, 400, reasonInvalidRequest},
+		{"a parameter that is not UTF-8", "GET", tx + "?participant=%ff", ``, 400, reasonInvalidRequest},
 		{"made up page token", "GET", tx + "?page_token=x", ``, 400, reasonInvalidRequest},
 		{"unknown transaction", "GET", tx + "/" + txid(t).String(), ``, 404, reasonNotFound},
 		{"bad participant name", "PUT", "/v1/participants/9lives", `{"driver":"fake"}`, 400, reasonInvalidRequest},

@@ -166,6 +166,9 @@ func TestMistakes(t *testing.T) {
 		{"two documents", enough, "log_level: info\n---\nlog_level: warn\n", "want one YAML document"},
 		{"a key without a value", enough, "log_level:\n", "log_level: has no value"},
 		{"too deep", enough, "peers:\n  n1: [a]\n", "line 2: want a plain value"},
+		{"nested without end", enough, strings.Repeat("[", 20000), "decree.yaml: yaml:"},
+		{"aliases of aliases", enough, bomb(8), "decree.yaml:9: a8: no such setting"},
+		{"a file past all bounds", enough, strings.Repeat("#", maxFile+1), "larger than 1048576 bytes"},
 		{"aliases", enough, "log_level: &a info\nlog_format: *a\n", "log_format: want a plain value"},
 	}
 	for _, tt := range tests {
