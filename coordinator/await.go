@@ -92,6 +92,9 @@ func (t *term) enlistable(d *drive, b txn.Branch) error {
 	if d.Transaction().Branch(b.Participant) != 0 {
 		return nil // a repetition, or refused by the state machine
 	}
+	if err := t.cfg.Admit(); err != nil {
+		return err
+	}
 	if n := payloadBytes(d.Branches()) + len(b.Payload); n > t.cfg.MaxTransactionBytes {
 		return fmt.Errorf("%w: payloads of %d bytes in all, at most %d", ErrTooLarge, n, t.cfg.MaxTransactionBytes)
 	}

@@ -56,6 +56,12 @@ type Config struct {
 	// 20ms. Nobody waits for that entry.
 	ReceiptDelay time.Duration
 
+	// Admit, where set, is asked before a new transaction is admitted or a branch is
+	// enlisted, and refuses with a [BusyError]: room for a decision must be there
+	// before the transaction is. Transactions under way are not asked about. It is
+	// called with locks held and must not block.
+	Admit func() error
+
 	// OnDamage, where set, hears of every branch that ended against the decision,
 	// when this leader learns of it: a counter for an alarm. A later leader may learn
 	// of the same branch again, if this one falls before the receipt is replicated.
@@ -82,6 +88,9 @@ func (c Config) withDefaults() Config {
 		if *n == 0 {
 			*n = def
 		}
+	}
+	if c.Admit == nil {
+		c.Admit = func() error { return nil }
 	}
 	orDuration(&c.DefaultTimeout, 15*time.Second)
 	orDuration(&c.MaxTimeout, time.Hour)

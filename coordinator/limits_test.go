@@ -6,6 +6,7 @@ package coordinator
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -78,6 +79,57 @@ func TestUndecidedPayloadsAreBounded(t *testing.T) {
 			res, err := r.c.Submit(r.briefly(), big(r.id(), "b"))
 			r.mustDecide(res, err, txn.Commit)
 		}
+	})
+}
+
+// The hazard "disk full": while the door is shut, nothing new comes in, of either
+// kind; what is inside is decided and delivered, and asked about again; and the door
+// opens again.
+func TestAShutDoorKeepsWhatIsInside(t *testing.T) {
+	var full atomic.Bool
+	admit := func() error {
+		if full.Load() {
+			return &BusyError{What: "the disk is nearly full", RetryAfter: time.Second}
+		}
+		return nil
+	}
+	run(t, Config{Admit: admit}, func(r *rig) {
+		vote := make(chan struct{})
+		inside, open := r.id(), r.id()
+		r.fakes["a"].Script(prepareOp, inside, participanttest.Answer{Hold: vote})
+		w := r.submit(background, transfer(inside, "a", "b"))
+		if _, err := r.c.Begin(background, open, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.c.Enlist(background, open, txn.NewBranch("a", nil)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		full.Store(true)
+
+		_, err := r.c.Submit(r.briefly(), transfer(r.id(), "b"))
+		wantBusy(t, "a new one", err)
+		_, err = r.c.Begin(r.briefly(), r.id(), time.Hour)
+		wantBusy(t, "a new interactive one", err)
+		_, err = r.c.Enlist(r.briefly(), open, txn.NewBranch("b", nil))
+		wantBusy(t, "a new branch", err)
+		if _, err := r.c.Enlist(background, open, txn.NewBranch("a", nil)); err != nil {
+			t.Errorf("a branch again: %v", err)
+		}
+		again := r.submit(background, transfer(inside, "a", "b"))
+		close(vote)
+		for _, of := range []*submission{w, again} {
+			<-of.done
+			r.mustDecide(of.result, of.err, txn.Commit)
+		}
+		res, err := r.c.Commit(background, open, nil, WaitDelivery)
+		r.mustDecide(res, err, txn.Commit)
+		res, err = r.c.Inquire(background, r.id())
+		r.mustDecide(res, err, txn.Abort)
+
+		full.Store(false)
+		res, err = r.c.Submit(background, transfer(r.id(), "b"))
+		r.mustDecide(res, err, txn.Commit)
 	})
 }
 

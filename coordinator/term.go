@@ -129,6 +129,9 @@ func (t *term) admissible(s txn.Stage) error {
 			}
 		}
 	}
+	if err := t.cfg.Admit(); err != nil {
+		return err
+	}
 	if len(t.live) >= t.cfg.MaxUnfinished {
 		return &BusyError{What: "too many unfinished transactions", RetryAfter: time.Second}
 	}
