@@ -1,0 +1,139 @@
+package txn_test
+
+// The simulator's participants, and the network to them. A participant remembers
+// what package participants says that every participant has to, durably; messages
+// are lost, doubled and late.
+
+import (
+	"cmp"
+	"errors"
+	"slices"
+
+	"github.com/decree-tx/decree/fsm/txn"
+	"github.com/decree-tx/decree/participants"
+)
+
+// clusterID is the one cluster's.
+const clusterID = "c"
+
+type branchID struct {
+	txid   txn.TxID
+	number int
+}
+
+// resource is a participant.
+type resource struct {
+	w       *world
+	name    string
+	lists   bool
+	fence   participants.Fence
+	records map[branchID]participants.Record
+	held    []branchID // prepared, in order
+	effects map[branchID]int
+}
+
+func newResource(w *world, name string) *resource {
+	return &resource{
+		w: w, name: name, lists: w.rng.IntN(4) > 0,
+		records: map[branchID]participants.Record{}, effects: map[branchID]int{},
+	}
+}
+
+func (w *world) resource(name string) *resource {
+	i := slices.IndexFunc(w.resources, func(r *resource) bool { return r.name == name })
+	return w.resources[i]
+}
+
+var errCut = errors.New("cut")
+
+// send carries a call to a participant and its answer back. Either may be lost, late
+// or doubled. back is called at most once.
+func (w *world) send(r *resource, op txn.WorkKind, b participants.Branch, back func(participants.Vote, error)) {
+	if w.chance(20) {
+		return
+	}
+	delay := w.short()
+	if w.chance(10) {
+		w.stats.late++
+		delay = w.upTo(belatedMost)
+	}
+	w.after(delay, func() {
+		vote, err := r.handle(op, b)
+		if w.chance(20) {
+			return
+		}
+		w.after(w.short(), func() { back(vote, err) })
+	})
+	if w.chance(15) {
+		w.after(w.upTo(belatedMost), func() { r.handle(op, b) })
+	}
+}
+
+// handle carries out a call that has arrived.
+func (r *resource) handle(op txn.WorkKind, b participants.Branch) (vote participants.Vote, err error) {
+	fence, err := r.fence.Admit(b)
+	if err != nil {
+		return vote, err
+	}
+	r.fence = fence
+	k := branchID{b.TxID, b.Number}
+	before := r.records[k]
+	switch op {
+	case txn.PrepareBranch:
+		vote = r.prepare(k, b)
+	case txn.CommitBranch:
+		var after participants.Record
+		if after, err = before.Commit(fence, b); before.Status == participants.StatusPrepared {
+			r.effects[k]++
+		}
+		r.remember(k, after)
+	case txn.AbortBranch:
+		var after participants.Record
+		after, err = before.Abort(fence, b)
+		r.remember(k, after)
+	}
+	if after := r.records[k].Status; after != before.Status {
+		r.w.say("%s: %s branch=%d %s -> %s", r.name, r.w.name(b.TxID), b.Number, before.Status, after)
+	}
+	if damage, ok := errors.AsType[*participants.Heuristic](err); ok {
+		r.w.violate("R9: nobody meddled, and %s of %s ended in damage: %s", r.name, r.w.name(b.TxID), damage.Detail)
+	}
+	return vote, err
+}
+
+func (r *resource) prepare(k branchID, b participants.Branch) participants.Vote {
+	if v, known := r.records[k].Prepare(r.fence, b); known {
+		return v
+	}
+	switch {
+	case b.Digest[0] < 16: // it only reads, whenever it is asked, and nothing of it is kept
+		return participants.ReadOnly()
+	case r.w.rng.IntN(20) == 0:
+		v := participants.No("there is not enough")
+		r.remember(k, participants.Refused(v))
+		return v
+	default:
+		r.remember(k, b.Prepared())
+		return participants.Yes()
+	}
+}
+
+func (r *resource) remember(k branchID, after participants.Record) {
+	before := r.records[k]
+	if after.Status == participants.StatusUnknown {
+		return
+	}
+	r.records[k] = after
+	was, is := before.Status == participants.StatusPrepared, after.Status == participants.StatusPrepared
+	if was == is {
+		return
+	}
+	place, _ := slices.BinarySearchFunc(r.held, k, func(a, b branchID) int {
+		return cmp.Or(slices.Compare(a.txid[:], b.txid[:]), cmp.Compare(a.number, b.number))
+	})
+	if is {
+		r.held = slices.Insert(r.held, place, k)
+	} else {
+		r.held = slices.Delete(r.held, place, place+1)
+	}
+}
