@@ -71,6 +71,7 @@ func (p *program) command() *cobra.Command {
 		p.demoCommand(),
 		p.versionCommand(),
 	)
+	root.AddCommand(p.testCommands()...)
 	return asGroup(root)
 }
 
