@@ -179,6 +179,22 @@ func (f *Fake) OnCommit(fn func(participants.Branch)) {
 func (f *Fake) Stage(b participants.Branch) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.stage(b)
+}
+
+// StageNew is Stage for a branch that the fake has not heard of; false where it has,
+// because the branch's abort came before the application's work.
+func (f *Fake) StageNew(b participants.Branch) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.records[idOf(b)].Status != participants.StatusUnknown {
+		return false
+	}
+	f.stage(b)
+	return true
+}
+
+func (f *Fake) stage(b participants.Branch) {
 	f.records[idOf(b)] = b.Prepared()
 	f.payloads[idOf(b)] = b.Payload
 	f.promised[idOf(b)] = true

@@ -1,0 +1,24 @@
+// Package sim plays whole clusters in virtual time: real nodes, with their Raft,
+// over a network and disks in memory, whose leaders fall again and again while
+// clients and participants behave as badly as they do in the field.
+//
+// A [World] is one cluster in one testing/synctest bubble. Its [Plan] has a seed,
+// from which everything is drawn that the world does to the cluster: which faults,
+// when, to whom; what clients ask for and how long they wait; what each participant
+// answers; how long links and disks take. A world ends with everything repaired and
+// finished, and with an audit: what clients were told is a history that
+// coordinator/history judges, and nodes and participants must agree on every
+// transaction, each with one effect or none.
+//
+// What a failover is: another term than the last begins to drive transactions,
+// after something was done to the cluster. Terms are observed at the nodes; faults
+// are not counted.
+//
+// What a seed replays: the same plan of faults, transactions and answers. It does
+// not replay every interleaving. Goroutines of a bubble that are ready at the same
+// virtual moment run in the order that the Go scheduler chooses, and with it draws
+// from one source move between them: links and disks then take other times. So a
+// violation comes again often, not always; its story and history, which the world
+// saves, are the evidence. The simulator of the pure core (fsm/txn) is the level
+// that replays exactly.
+package sim
