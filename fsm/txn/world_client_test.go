@@ -48,10 +48,14 @@ func (w *world) nextPlan() {
 		w.after(w.upTo(think), twin.call)
 	}
 	if w.chance(80) {
-		w.after(w.upTo(think), func() { w.meddle(p.id, (*leader).abort) })
+		w.after(w.upTo(think), func() { w.interfere(p.id, (*leader).abort) })
 	}
 	if w.chance(80) {
-		w.after(w.upTo(2*think), func() { w.meddle(p.id, (*leader).inquire) })
+		w.after(w.upTo(2*think), func() { w.interfere(p.id, (*leader).inquire) })
+	}
+	if w.meddled && w.chance(200) {
+		r := w.resources[w.rng.IntN(resources)]
+		w.after(w.upTo(2*think), r.meddle)
 	}
 }
 
@@ -193,8 +197,8 @@ func (p *plan) votes() []txn.BranchVote {
 	return votes
 }
 
-// meddle has somebody else abort a transaction, or ask for it.
-func (w *world) meddle(id txn.TxID, how func(*leader, txn.TxID, func(answer))) {
+// interfere has somebody else abort a transaction, or ask for it.
+func (w *world) interfere(id txn.TxID, how func(*leader, txn.TxID, func(answer))) {
 	if l := w.anyLeader(); l != nil {
 		how(l, id, func(a answer) {
 			if a.err == nil && a.tx.State.Decided() {
@@ -205,10 +209,11 @@ func (w *world) meddle(id txn.TxID, how func(*leader, txn.TxID, func(answer))) {
 }
 
 // told holds that what somebody is told stands (rules R1, R2 and R5), and that
-// nobody hears of delivery before every branch has carried out the decision.
+// nobody hears of delivery before every branch has carried out the decision, or of
+// the damage together with it.
 func (w *world) told(id txn.TxID, a answer) {
 	w.stats.answers++
-	tx := w.states[id]
+	tx := w.last[id]
 	w.say("%s: somebody is told %s, delivered %t", w.name(id), a.tx.Decision(), a.delivered)
 	if tx == nil || tx.Decision() != a.tx.Decision() || a.tx.Decision() == txn.Undecided {
 		w.violate("R2: of %s somebody was told %s, and the log says %s", w.name(id), a.tx.Decision(), stateOf(tx))
@@ -216,8 +221,8 @@ func (w *world) told(id txn.TxID, a answer) {
 	if !a.delivered {
 		return
 	}
-	for i, b := range a.tx.Branches {
-		w.carriedOut(tx, i+1, b)
+	for i := range a.tx.Branches {
+		w.carriedOut(a.tx, i+1)
 	}
 }
 

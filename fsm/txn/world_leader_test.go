@@ -20,7 +20,8 @@ type leader struct {
 	base  txn.Time // and cluster time then
 	// states is what a leader that was deposed has applied; one that leads has
 	// applied everything.
-	states map[txn.TxID]*txn.Transaction
+	states  map[txn.TxID]*txn.Transaction
+	cluster txn.Cluster
 
 	dead  bool // crashed: nothing happens any more
 	ended bool // it knows that its term is over
@@ -80,6 +81,30 @@ func (l *leader) view(id txn.TxID) *txn.Transaction {
 		return l.states[id]
 	}
 	return l.w.states[id]
+}
+
+// horizon is what a participant may be told: never past a transaction that it is
+// still owed, for below it the participant forgets.
+func (l *leader) horizon(r *resource) txn.Time {
+	h := l.w.cluster.Horizon
+	if l.states != nil {
+		h = l.cluster.Horizon
+	}
+	for _, d := range l.drives {
+		if l.owes(d, r) {
+			h = min(h, d.id.Time())
+		}
+	}
+	return h
+}
+
+func (l *leader) owes(d *drive, r *resource) bool {
+	for _, b := range d.Branches() {
+		if b.Participant == r.name {
+			return !d.Decided() || b.Owed()
+		}
+	}
+	return false
 }
 
 func (l *leader) over() bool { return l.dead || l.ended }
@@ -321,8 +346,8 @@ func (l *leader) settle() {
 }
 
 // branch is what a participant is told.
-func (l *leader) branch(id txn.TxID, number int, digest txn.Digest) participants.Branch {
-	return participants.Branch{Cluster: clusterID, TxID: id, Number: number, Epoch: l.epoch, Digest: digest}
+func (l *leader) branch(r *resource, id txn.TxID, number int, digest txn.Digest) participants.Branch {
+	return participants.Branch{Cluster: clusterID, TxID: id, Number: number, Epoch: l.epoch, Digest: digest, Horizon: l.horizon(r)}
 }
 
 // ask sends work to its branch after it has waited in a queue, while it is wanted.
@@ -363,7 +388,7 @@ func (l *leader) prepare(d *drive, r *resource, call txn.Work) {
 		}
 		l.carry(d, d.Voted(call.Branch, kind, why), nil)
 	}
-	b := l.branch(d.id, call.Branch, d.Branches()[call.Branch-1].Digest)
+	b := l.branch(r, d.id, call.Branch, d.Branches()[call.Branch-1].Digest)
 	w.send(r, call.Kind, b, voted)
 	w.at(l, "a branch has prepared")
 	w.after(callTimeout, func() { voted(participants.Vote{}, errCut) })
@@ -380,15 +405,19 @@ func (l *leader) deliver(d *drive, r *resource, call txn.Work) {
 			return
 		}
 		answered = true
-		if err != nil { // damage stops the world where it is done
+		if damage, ok := errors.AsType[*participants.Heuristic](err); ok {
+			l.acknowledge(d, call.Branch, damage.Receipt)
+			return
+		}
+		if err != nil {
 			d.tries++
 			l.ask(d, call, w.upTo(min(backoffCap, time.Millisecond<<min(d.tries, 10))))
 			return
 		}
 		w.at(l, "a delivery is heard")
-		l.acknowledge(d, call.Branch)
+		l.acknowledge(d, call.Branch, txn.Done)
 	}
-	w.send(r, call.Kind, l.branch(d.id, call.Branch, txn.Digest{}), heard)
+	w.send(r, call.Kind, l.branch(r, d.id, call.Branch, txn.Digest{}), heard)
 	w.after(callTimeout, func() { heard(participants.Vote{}, errCut) })
 }
 
@@ -396,7 +425,7 @@ func (l *leader) deliver(d *drive, r *resource, call txn.Work) {
 // that is not the transaction's, left by a submission with other content, a commit
 // means an abort.
 func (w *world) mayLeave(id txn.TxID, kind txn.WorkKind, r *resource, number int) {
-	tx := w.states[id]
+	tx := w.last[id]
 	if tx == nil || !tx.State.Decided() {
 		w.violate("R2: %s of %s leaves, which is %s", kind, w.name(id), stateOf(tx))
 	}
@@ -409,8 +438,8 @@ func (w *world) mayLeave(id txn.TxID, kind txn.WorkKind, r *resource, number int
 	}
 }
 
-func (l *leader) acknowledge(d *drive, branch int) {
-	if !d.Heard(branch, txn.Done) {
+func (l *leader) acknowledge(d *drive, branch int, receipt txn.Receipt) {
+	if !d.Heard(branch, receipt) {
 		return
 	}
 	if d.heardAt == 0 {
@@ -476,7 +505,7 @@ func (l *leader) endOrphan(r *resource, b branchID) {
 		}
 		l.w.say("epoch %d ends the orphaned branch %d of %s at %s: %s", l.epoch, b.number, l.w.name(b.txid), r.name, kind)
 		l.w.mayLeave(b.txid, kind, r, b.number)
-		l.w.send(r, kind, l.branch(b.txid, b.number, txn.Digest{}), func(participants.Vote, error) {})
+		l.w.send(r, kind, l.branch(r, b.txid, b.number, txn.Digest{}), func(participants.Vote, error) {})
 	}
 	if tx := l.view(b.txid); tx != nil {
 		end(tx, nil)

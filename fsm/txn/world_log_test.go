@@ -63,14 +63,37 @@ func (w *world) commit(e *entry) (states []*txn.Transaction, errs []error) {
 		tx, stepErr := w.apply(at, p.command)
 		states, errs = append(states, tx), append(errs, stepErr)
 	}
+	w.collect()
 	return states, errs
 }
+
+// collect forgets the finished transactions that lie before the horizon, but for
+// damaged ones.
+func (w *world) collect() {
+	if w.cluster.Horizon == 0 {
+		return
+	}
+	for id, tx := range w.states {
+		if tx.State.Finished() && tx.Damage() == txn.ReceiptNone && max(tx.Finished.At, id.Time()) < w.cluster.Horizon {
+			delete(w.states, id)
+			w.stats.forgotten++
+		}
+	}
+}
+
+// errRefused is what the state machine around the core refuses a new branch for: its
+// participant is not registered, or the transaction grows too large.
+var errRefused = errors.New("unknown participant")
 
 // apply carries out one command, and holds what is true of every step.
 func (w *world) apply(at txn.At, c txn.Command) (*txn.Transaction, error) {
 	id := c.Transaction()
 	prev := w.states[id]
 	next, _, err := txn.Step(at, prev, c)
+	if _, staging := c.(txn.Stage); staging && err == nil && next != prev && w.chance(10) {
+		w.stats.refused++
+		err = errRefused
+	}
 	if err != nil {
 		w.say("entry %d: %T of %s is refused: %v", at.Index, c, w.name(id), err)
 		return prev, err
@@ -97,7 +120,7 @@ func stateOf(tx *txn.Transaction) string {
 }
 
 func (w *world) put(prev, next *txn.Transaction) {
-	w.states[next.ID] = next
+	w.states[next.ID], w.last[next.ID] = next, next
 	was, is := prev != nil && !prev.State.Finished(), !next.State.Finished()
 	if was == is {
 		return
@@ -151,7 +174,7 @@ func (w *world) fall(step string) {
 		e.dropped = true
 	}
 	w.arrivals = slices.Clone(l.flying[:survivors])
-	l.states = maps.Clone(w.states) // what it has applied; it goes on from there, if it goes on
+	l.states, l.cluster = maps.Clone(w.states), w.cluster // what it has applied; it goes on from there, if it goes on
 	switch w.rng.IntN(4) {
 	case 0:
 		w.say("--- epoch %d crashes (%s), %d of %d entries in flight survive", l.epoch, step, survivors, len(l.flying))
@@ -187,7 +210,7 @@ func (w *world) elect() {
 		return
 	}
 	wall := w.now
-	if w.chance(100) {
+	if !w.forgetful && w.chance(100) { // clocks are assumed to differ by less than the retention
 		wall = wall.Add(time.Duration(w.rng.Int64N(int64(2*time.Hour))) - time.Hour)
 	}
 	cluster, err := w.cluster.Lead(txn.Header{Epoch: w.term, Time: max(wall, w.cluster.Now)})
@@ -226,6 +249,9 @@ func (l *leader) pump() {
 	}
 	n := 1 + l.w.rng.IntN(len(l.queue))
 	e := &entry{header: txn.Header{Epoch: l.epoch, Time: l.clock()}, proposals: l.queue[:n:n]}
+	if l.w.forgetful {
+		e.header.Horizon = l.clock().Add(-shortRetention)
+	}
 	l.queue = l.queue[n:]
 	l.waiting = true
 	if l.w.leader != l {

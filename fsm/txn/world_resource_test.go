@@ -30,12 +30,13 @@ type resource struct {
 	records map[branchID]participants.Record
 	held    []branchID // prepared, in order
 	effects map[branchID]int
+	meddled map[branchID]bool // ended by hand
 }
 
 func newResource(w *world, name string) *resource {
 	return &resource{
 		w: w, name: name, lists: w.rng.IntN(4) > 0,
-		records: map[branchID]participants.Record{}, effects: map[branchID]int{},
+		records: map[branchID]participants.Record{}, effects: map[branchID]int{}, meddled: map[branchID]bool{},
 	}
 }
 
@@ -75,6 +76,9 @@ func (r *resource) handle(op txn.WorkKind, b participants.Branch) (vote particip
 	if err != nil {
 		return vote, err
 	}
+	if fence.Horizon > r.fence.Horizon {
+		r.forget(fence)
+	}
 	r.fence = fence
 	k := branchID{b.TxID, b.Number}
 	before := r.records[k]
@@ -95,10 +99,36 @@ func (r *resource) handle(op txn.WorkKind, b participants.Branch) (vote particip
 	if after := r.records[k].Status; after != before.Status {
 		r.w.say("%s: %s branch=%d %s -> %s", r.name, r.w.name(b.TxID), b.Number, before.Status, after)
 	}
-	if damage, ok := errors.AsType[*participants.Heuristic](err); ok {
+	if damage, ok := errors.AsType[*participants.Heuristic](err); ok && !r.meddled[k] {
 		r.w.violate("R9: nobody meddled, and %s of %s ended in damage: %s", r.name, r.w.name(b.TxID), damage.Detail)
 	}
 	return vote, err
+}
+
+// forget drops what lies before the horizon and is not prepared (rule R11).
+func (r *resource) forget(f participants.Fence) {
+	for k, record := range r.records {
+		if f.Expired(k.txid) && record.Status != participants.StatusPrepared {
+			delete(r.records, k)
+		}
+	}
+}
+
+// meddle ends a prepared branch by hand, as an operator of the resource might: rolled
+// back without a trace, or committed.
+func (r *resource) meddle() {
+	if len(r.held) == 0 {
+		return
+	}
+	k := r.held[r.w.rng.IntN(len(r.held))]
+	r.meddled[k] = true
+	record := participants.Record{}
+	if r.w.rng.IntN(2) == 0 {
+		record = participants.Record{Status: participants.StatusCommitted, Digest: r.records[k].Digest}
+		r.effects[k]++
+	}
+	r.w.say("%s: an operator ends branch=%d of %s by hand, which is %s now", r.name, k.number, r.w.name(k.txid), record.Status)
+	r.set(k, record)
 }
 
 func (r *resource) prepare(k branchID, b participants.Branch) participants.Vote {
@@ -119,10 +149,13 @@ func (r *resource) prepare(k branchID, b participants.Branch) participants.Vote 
 }
 
 func (r *resource) remember(k branchID, after participants.Record) {
-	before := r.records[k]
-	if after.Status == participants.StatusUnknown {
-		return
+	if after.Status != participants.StatusUnknown {
+		r.set(k, after)
 	}
+}
+
+func (r *resource) set(k branchID, after participants.Record) {
+	before := r.records[k]
 	r.records[k] = after
 	was, is := before.Status == participants.StatusPrepared, after.Status == participants.StatusPrepared
 	if was == is {

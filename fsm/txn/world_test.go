@@ -31,6 +31,10 @@ const (
 	clients      = 3
 	resources    = 3
 
+	// shortRetention is that of a world in which finished transactions are forgotten
+	// while others run; late messages still find their tombstones.
+	shortRetention = belatedMost + time.Second
+
 	// calmTime is long enough for everything to come to rest once nothing fails any
 	// more: the latest message, and some scans behind it.
 	calmTime = belatedMost + 5*scanInterval + 5*backoffCap
@@ -52,7 +56,8 @@ type world struct {
 	cluster txn.Cluster
 	index   uint64
 	states  map[txn.TxID]*txn.Transaction
-	open    []txn.TxID // unfinished, in order
+	open    []txn.TxID                    // unfinished, in order
+	last    map[txn.TxID]*txn.Transaction // forgotten ones too
 
 	term     uint64
 	leader   *leader   // nil between two
@@ -61,6 +66,10 @@ type world struct {
 
 	resources []*resource
 	plans     []*plan
+
+	// What this world is like, besides.
+	forgetful bool // finished transactions are forgotten soon
+	meddled   bool // somebody ends prepared branches by hand
 
 	armed string // the step at which the leader falls next; empty where time decides
 	calm  bool   // nothing fails any more
@@ -72,6 +81,8 @@ type stats struct {
 	failovers, transactions           int
 	committed, aborted                int
 	answers, unknown, late, misplaced int
+	refused, forgotten, damaged       int
+	left                              int            // prepared branches that an operator has to end: older than the horizon
 	falls                             map[string]int // by step
 }
 
@@ -84,6 +95,10 @@ func (s *stats) add(o stats) {
 	s.unknown += o.unknown
 	s.late += o.late
 	s.misplaced += o.misplaced
+	s.refused += o.refused
+	s.forgotten += o.forgotten
+	s.damaged += o.damaged
+	s.left += o.left
 	for k, n := range o.falls {
 		s.falls[k] += n
 	}
@@ -99,8 +114,10 @@ func newWorld(seed uint64, story io.Writer) *world {
 		story:  story,
 		names:  map[txn.TxID]string{},
 		states: map[txn.TxID]*txn.Transaction{},
+		last:   map[txn.TxID]*txn.Transaction{},
 		stats:  stats{falls: map[string]int{}},
 	}
+	w.forgetful, w.meddled = w.rng.IntN(4) == 0, w.rng.IntN(4) == 0
 	for i := range resources {
 		w.resources = append(w.resources, newResource(w, []string{"bank", "shop", "hotel"}[i]))
 	}
