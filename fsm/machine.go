@@ -21,14 +21,18 @@ type Options struct {
 	// differ from the others for ever. The default panics. Should it return, every
 	// later entry is refused with the same error and no snapshot is made.
 	Halt func(error)
+	// Heard, where set, is told cluster time after each entry that moved it, from
+	// Raft's goroutine. It must not block, and has no part in the state (rule R12).
+	Heard func(txn.Time)
 }
 
 // Machine is the replicated state machine: a raft.FSM and raft.BatchingFSM.
 type Machine struct {
 	// Set once by New.
-	log  hclog.Logger
-	halt func(error)
-	feed feed
+	log   hclog.Logger
+	halt  func(error)
+	heard func(txn.Time)
+	feed  feed
 
 	// Written by Raft's goroutine alone, with mu held; read by it without, and by
 	// all others with mu held for reading, or for a clone (see view) for writing.
@@ -48,7 +52,10 @@ func New(o Options) *Machine {
 	if o.Halt == nil {
 		o.Halt = func(err error) { panic(err) }
 	}
-	return &Machine{log: o.Logger, halt: o.Halt, state: newState()}
+	if o.Heard == nil {
+		o.Heard = func(txn.Time) {}
+	}
+	return &Machine{log: o.Logger, halt: o.Halt, heard: o.Heard, state: newState()}
 }
 
 // ApplyBatch implements raft.BatchingFSM. Raft hands it configuration entries as
@@ -79,12 +86,17 @@ func (m *Machine) Apply(l *raft.Log) any {
 	}
 	m.mu.Lock()
 	m.state.index = l.Index
+	before := m.state.cluster.Now
 	out := Applied{Index: l.Index}
 	var changed []*txn.Transaction
 	if l.Type == raft.LogCommand {
 		changed = m.applyEntry(l, e, &out)
 	}
+	now := m.state.cluster.Now
 	m.mu.Unlock()
+	if now > before {
+		m.heard(now)
+	}
 	m.feed.publish(changed)
 	return out
 }

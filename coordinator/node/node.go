@@ -39,7 +39,8 @@ type Config struct {
 	// oldest go early, though none before MinRetention.
 	MaxRetained int
 
-	// Wall tells wall time, time.Now by default. It is read once in an epoch.
+	// Wall tells wall time, time.Now by default. It is read once in an epoch, and
+	// counts only where the node has not heard a leader's time for long enough.
 	Wall func() time.Time
 }
 
@@ -86,6 +87,7 @@ type Node struct {
 	cfg    Config
 	logger hclog.Logger
 	writer *writer
+	clock  *clock
 }
 
 // Open starts a node. It blocks while the cluster admits it: an empty node joins
@@ -95,8 +97,8 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
-	n := &Node{cfg: cfg, logger: cfg.Logger.With("node", cfg.Cluster.ID)}
-	n.Machine = fsm.New(fsm.Options{Logger: n.logger, Halt: cfg.Cluster.Exit})
+	n := &Node{cfg: cfg, logger: cfg.Logger.With("node", cfg.Cluster.ID), clock: newClock()}
+	n.Machine = fsm.New(fsm.Options{Logger: n.logger, Halt: cfg.Cluster.Exit, Heard: n.clock.hear})
 
 	member := cfg.Cluster
 	member.FSM = n.Machine
@@ -146,7 +148,7 @@ func (n *Node) lead(ctx context.Context, term uint64) {
 // may have run in the one before it.
 func (n *Node) openEpoch(ctx context.Context, term uint64) bool {
 	for ctx.Err() == nil {
-		now := max(txn.Time(n.cfg.Wall().UnixNano()), n.Machine.Cluster().Now)
+		now := max(n.present(), n.Machine.Cluster().Now)
 		header := txn.Header{Epoch: term, Time: now, Horizon: n.horizon(now)}
 		lead := fsm.Lead{Node: n.cfg.Cluster.ID, Cluster: uuid.NewString()}
 		entry, err := fsm.Encode(fsm.Entry{Header: header, Commands: []fsm.Command{lead}})
@@ -165,6 +167,20 @@ func (n *Node) openEpoch(ctx context.Context, term uint64) bool {
 		}
 	}
 	return false
+}
+
+// present is cluster time as a new leader believes it to be: as it has heard it, or
+// by its wall clock where all that it has heard may be old.
+func (n *Node) present() txn.Time {
+	wall := txn.Time(n.cfg.Wall().UnixNano())
+	heard, sure := n.clock.now()
+	if !sure {
+		return wall
+	}
+	if off := wall.Sub(heard); off.Abs() > txn.MaxSkew {
+		n.logger.Warn("this node's wall clock differs from cluster time, and is not believed", "ahead", off)
+	}
+	return heard
 }
 
 // epochRetry paces the epoch entry where it fails.

@@ -1,0 +1,57 @@
+package node
+
+import (
+	"sync"
+	"time"
+
+	"github.com/decree-tx/decree/fsm/txn"
+)
+
+const (
+	// hearingTime is how long what was heard of cluster time must have held before it
+	// counts for more than this node's own wall clock. Entries that are replayed after
+	// a restart tell an old time, all of them within moments; a live leader tells the
+	// present one at least every retentionInterval.
+	hearingTime = 2 * retentionInterval
+	// hearingSlack is how late an entry may be applied and still confirm it.
+	hearingSlack = 5 * time.Second
+)
+
+// clock is cluster time as this node hears it: the headers of the entries that it
+// applies, carried on by its own monotonic clock. With it a leader opens its epoch at
+// the time at which the one before was, whatever its own wall clock says: one that is
+// days ahead would move cluster time, and with it the horizon, for good, and every
+// younger id would be refused as expired (rule R11).
+type clock struct {
+	origin time.Time // of the monotonic clock; set once by newClock
+
+	mu sync.Mutex // guards what follows
+	// lead is by how much cluster time is ahead of the monotonic clock. An entry is
+	// applied after its time was taken, so the most that was heard is the nearest.
+	lead  time.Duration
+	since time.Time // when lead was first heard, but for the slack
+	last  time.Time // when an entry last confirmed it
+}
+
+func newClock() *clock { return &clock{origin: time.Now()} }
+
+// hear notes the cluster time of an entry that is applied now.
+func (c *clock) hear(t txn.Time) {
+	now := time.Now()
+	lead := t.Sub(txn.Time(now.Sub(c.origin)))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.since.IsZero(), lead > c.lead+hearingSlack:
+		c.lead, c.since, c.last = lead, now, now
+	case lead >= c.lead-hearingSlack:
+		c.lead, c.last = max(c.lead, lead), now
+	}
+}
+
+// now is cluster time by what was heard; false where that may be old.
+func (c *clock) now() (txn.Time, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return txn.Time(c.lead + time.Since(c.origin)), c.last.Sub(c.since) >= hearingTime
+}
