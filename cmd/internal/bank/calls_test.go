@@ -141,13 +141,11 @@ func TestUnknownIsResolved(t *testing.T) {
 		},
 		inquire: func() (*decreev1.Result, error) { return committed(), nil },
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	unknown, err := teller.Submit(ctx, teller.Transfer(1, 0))
+	unknown, err := teller.serve(t.Context(), Traffic{Seed: 1, Hasty: 50 * time.Millisecond}, 0, 1)
 	if err != nil || !errors.Is(unknown.Err, client.ErrOutcomeUnknown) {
 		t.Fatalf("%v, %v: want an outcome that is not known", unknown.Err, err)
 	}
-	o := teller.Transfer(1, 1)
+	o := teller.Transfer(1, 0)
 	o.TxID = "reused"
 	if _, err := teller.Submit(t.Context(), o); err != nil {
 		t.Fatal(err)

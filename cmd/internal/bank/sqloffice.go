@@ -151,6 +151,7 @@ func newSQLOffice(ctx context.Context, cfg SQLConfig, d dialect) (Office, error)
 		return nil, err
 	}
 	db.SetMaxOpenConns(auditConnections)
+	db.SetMaxIdleConns(-1) // one from before a crash of the server would be of no use
 	if _, err := db.ExecContext(ctx, d.table); err != nil {
 		return nil, errors.Join(fmt.Errorf("make the accounts of %s: %w", cfg.Name, err), db.Close())
 	}

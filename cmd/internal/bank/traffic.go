@@ -181,6 +181,11 @@ func (t *Teller) Run(ctx context.Context, run Traffic, progress func(Entry)) (ne
 // its turn.
 func (t *Teller) serve(ctx context.Context, run Traffic, worker, n int) (Entry, error) {
 	o := t.Transfer(run.Seed, n)
+	if run.Hasty != 0 && n%2 == 1 {
+		bounded, cancel := context.WithTimeout(ctx, run.Hasty)
+		defer cancel()
+		ctx = bounded
+	}
 	if run.MeddleEvery == 0 || n%run.MeddleEvery != run.MeddleEvery-1 {
 		return t.submit(ctx, worker, o)
 	}
@@ -207,6 +212,9 @@ type Traffic struct {
 	// MeddleEvery has another client meddle with one in so many transfers; 0 leaves
 	// all in peace. In the history it has the worker's number and Workers.
 	MeddleEvery int
+	// Hasty is how long every other client waits for its answer, where that is
+	// shorter than the teller's patience; 0 is no matter.
+	Hasty time.Duration
 }
 
 func (r Traffic) feed(ctx context.Context, numbers chan<- int, failures <-chan error) (next int, err error) {

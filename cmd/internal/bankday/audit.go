@@ -1,6 +1,7 @@
 package bankday
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,21 +27,21 @@ type looks struct {
 }
 
 // lookIntoBooks audits the books of the databases, one after the other, until ctx
-// ends.
+// ends. A database that a fault has hit may not show its books.
 func (d *day) lookIntoBooks(ctx context.Context) error {
 	for {
 		start := time.Now()
 		for _, o := range d.banks {
-			if live, ok := o.Office.(bank.Live); ok && ctx.Err() == nil {
-				if err := d.look(ctx, live); err != nil && ctx.Err() == nil {
-					return fmt.Errorf("look into the books of %s: %w", o.name, err)
-				}
+			live, ok := o.Office.(bank.Live)
+			if !ok || ctx.Err() != nil {
+				continue
+			}
+			if err := d.look(ctx, live); err != nil && ctx.Err() == nil && len(d.cfg.Faults) == 0 {
+				return fmt.Errorf("look into the books of %s: %w", o.name, err)
 			}
 		}
-		select {
-		case <-ctx.Done():
+		if !sleep(ctx, max(lookPause, restShare*time.Since(start))) {
 			return nil
-		case <-time.After(max(lookPause, restShare*time.Since(start))):
 		}
 	}
 }
@@ -61,40 +62,71 @@ func (d *day) look(ctx context.Context, office bank.Live) error {
 	return nil
 }
 
+// settling is how the day came to rest.
+type settling struct {
+	took time.Duration
+	open string // what was still under way when patience was over; empty for nothing
+}
+
+// findings are of what did not come to rest.
+func (s settling) findings() bank.Findings {
+	if s.open == "" {
+		return bank.Findings{}
+	}
+	return bank.Findings{Texts: []string{fmt.Sprintf("%s after the end %s", s.took.Round(time.Millisecond), s.open)}, Count: 1}
+}
+
 // settle waits until nothing is under way: all nodes run, every transaction is
-// finished, and no resource holds anything prepared. What does not settle is for
-// the audit to tell.
+// finished, and no resource holds anything prepared. Every fault is over. What does
+// not settle in time is a finding, also if it does before it is audited.
 func (d *day) settle(ctx context.Context) {
 	d.out.say("waiting until everything is delivered")
-	bounded, cancel := context.WithTimeout(ctx, patience)
+	start := time.Now()
+	bounded, cancel := context.WithTimeout(ctx, cmp.Or(d.cfg.rest, patience))
 	defer cancel()
 	err := poll(bounded, "everything to be delivered", func() (bool, error) {
-		var index uint64
-		for _, n := range d.cluster {
-			if !n.Alive() {
-				if err := n.Start(); err != nil { // killed when the day ended
-					return false, err
-				}
-			}
-			status, err := d.client.NodeStatus(bounded, n.Endpoint)
-			if err != nil || status.GetUnfinished() > 0 || status.GetAppliedIndex() == 0 {
-				return false, nil
-			}
-			if index != 0 && status.GetAppliedIndex() != index {
-				return false, nil
-			}
-			index = status.GetAppliedIndex()
+		open, err := d.unsettled(bounded)
+		if bounded.Err() == nil || d.settling.open == "" { // else it only tells that time is over
+			d.settling.open = open
 		}
-		for _, o := range d.banks {
-			if held, err := o.Prepared(bounded, d.id); err != nil || len(held) > 0 {
-				return false, nil // a stranger among them is the audit's to tell
-			}
-		}
-		return true, nil
+		return open == "", err
 	})
-	if err != nil {
-		d.out.say("%v", err)
+	if err != nil && d.settling.open == "" {
+		d.settling.open = err.Error()
 	}
+	d.settling.took = time.Since(start)
+}
+
+// unsettled names one thing that is still under way; nothing where all is at rest.
+func (d *day) unsettled(ctx context.Context) (string, error) {
+	var index uint64
+	for _, n := range d.cluster {
+		if !n.Alive() { // killed when the day ended
+			if err := n.Start(); err != nil {
+				return "", err
+			}
+		}
+		status, err := d.client.NodeStatus(ctx, n.Endpoint)
+		switch applied := status.GetAppliedIndex(); {
+		case err != nil:
+			return fmt.Sprintf("%s does not answer: %v", n.Name(), err), nil
+		case status.GetUnfinished() > 0:
+			return fmt.Sprintf("%s has %d unfinished transactions", n.Name(), status.GetUnfinished()), nil
+		case applied == 0 || index != 0 && applied != index:
+			return n.Name() + " has not applied what the others have", nil
+		default:
+			index = applied
+		}
+	}
+	for _, o := range d.banks {
+		switch held, err := o.Prepared(ctx, d.id); {
+		case err != nil:
+			return fmt.Sprintf("what %s holds prepared is not known: %v", o.name, err), nil
+		case len(held) > 0:
+			return fmt.Sprintf("%s holds %d prepared, such as %s", o.name, len(held), held[0]), nil
+		}
+	}
+	return "", nil
 }
 
 // check is one part of the audit.
@@ -108,35 +140,81 @@ type check struct {
 func (d *day) audit(ctx context.Context) ([]check, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience+d.ended.Sub(d.began)) // a long day has long books
 	defer cancel()
-	entries := d.teller.Ledger.Entries()
 	var views []bank.NodeView
-	var nodes []string
 	for _, endpoint := range d.cluster.Endpoints() {
 		view, err := bank.ReadNode(ctx, endpoint)
 		if err != nil {
 			return nil, fmt.Errorf("read the node at %s: %w", endpoint, err)
 		}
-		views, nodes = append(views, view), append(nodes, view.Node)
+		views = append(views, view)
 	}
 	books, prepared, err := d.readBooks(ctx)
 	if err != nil {
 		return nil, err
 	}
-	d.evidence = evidence{entries, views, books}
-	branches := 0
+	d.judge(views, books)
+	prepared.Add(d.settling.findings())
+	return d.report(prepared), nil
+}
+
+// judge closes the history with what was found in the end, and has it judged. All of
+// it is evidence.
+func (d *day) judge(views []bank.NodeView, books []bank.Books) {
+	h := d.teller.History
+	first := 2 * d.cfg.Workers // workers, and those who meddle, have the numbers below
+	bank.RecordViews(h, first, views)
+	bank.RecordBooks(h, first+len(views), books)
+	d.evidence = evidence{entries: d.teller.Ledger.Entries(), views: views, books: books, history: h.Ops()}
+	d.evidence.judged, d.evidence.violations = bank.AuditHistory(d.evidence.history)
+}
+
+// report is the audit of what was read. What is left prepared is known already.
+func (d *day) report(prepared bank.Findings) []check {
+	entries, views, books := d.evidence.entries, d.evidence.views, d.evidence.books
+	answers := bank.AuditAnswers(entries)
+	answers.Add(bank.AuditMeddling(d.teller.Ledger.Refusals()))
+	branches, late := 0, 0
 	for _, b := range books {
 		branches += len(b.Fates)
 	}
+	for _, e := range entries {
+		if e.Late {
+			late++
+		}
+	}
+	var nodes []string
+	for _, v := range views {
+		nodes = append(nodes, v.Node)
+	}
 	slices.Sort(nodes)
 	total := d.teller.Total()
-	return []check{
-		{"answers", fmt.Sprintf("%d orders, none without an outcome", len(entries)), bank.AuditAnswers(entries)},
+	all := []check{
+		{"answers", fmt.Sprintf("%d orders, none without an outcome; %d learnt it only when they asked again", len(entries), late), answers},
 		{"nodes", strings.Join(nodes, ", ") + " tell the same of every transaction, and what its client was told", bank.AuditNodes(entries, views)},
+		{"history", fmt.Sprintf("of %d calls and looks, all can be true of decisions that are made once", len(d.evidence.history)), d.evidence.judged},
 		{"branches", fmt.Sprintf("%d in the resources themselves, exactly as the log has them", branches), bank.AuditBranches(views[0], books)},
-		{"prepared", "nothing is left", prepared},
+		{"heuristics", "none", bank.AuditDamage(views)},
+		{"prepared", fmt.Sprintf("nothing is left, %s after the end", d.settling.took.Round(time.Millisecond)), prepared},
 		{"money", fmt.Sprintf("%d, as at the start; every account is what the committed orders make it", total), bank.AuditMoney(entries, views[0], books, total)},
 		{"meanwhile", fmt.Sprintf("in %d looks at a database under way its accounts were what its marker rows said", d.looks.count), d.looks.found},
-	}, nil
+	}
+	if len(d.cfg.Faults) > 0 {
+		all = append(all, check{"recovery", "the cluster led again after each fault", d.troubles.found})
+	}
+	if d.cfg.Failovers > 0 {
+		all = append(all, d.auditFailovers())
+	}
+	return all
+}
+
+// auditFailovers holds that there were as many as were asked for.
+func (d *day) auditFailovers() check {
+	seen := d.reigns.failovers()
+	c := check{what: "failovers", fine: fmt.Sprintf("%d, and %d were asked for", seen, d.cfg.Failovers)}
+	if seen < d.cfg.Failovers {
+		c.found = bank.Findings{Texts: []string{fmt.Sprintf("only %d, and %d were asked for", seen, d.cfg.Failovers)}, Count: 1}
+	}
+	return c
 }
 
 // readBooks reads what every resource shows. What is prepared is asked for first,

@@ -3,9 +3,10 @@
 // service, three coordinator nodes, and workers who move money between them.
 //
 // It owns the order of the day: start everything, open the accounts, move money
-// while a person watches, let it settle, audit, and leave nothing behind. The
-// traffic and the audit are package bank's, the processes package fleet's, the
-// servers package databases'. It talks to the cluster through transport/client,
+// while a person watches and faults strike, let it settle, audit, and leave nothing
+// behind. The traffic and the audit are package bank's, the processes package
+// fleet's, the servers package databases', and how a fault is carried out package
+// faults'; which comes when is a plan here, made from the seed. It talks to the cluster through transport/client,
 // as a user would.
 package bankday
 
@@ -17,7 +18,9 @@ import (
 	"time"
 
 	"github.com/decree-tx/decree/cmd/internal/bank"
+	"github.com/decree-tx/decree/cmd/internal/faults"
 	"github.com/decree-tx/decree/cmd/internal/fleet"
+	"github.com/decree-tx/decree/participants/participanttest/databases"
 	"github.com/decree-tx/decree/transport/client"
 )
 
@@ -28,19 +31,33 @@ const (
 	maxWorkers = 256
 	// maxAccounts bounds the opening, which reaches every account.
 	maxAccounts = 10_000
-	// maxFor bounds the ledger, which is in memory.
-	maxFor = 2 * time.Hour
+	// MaxFor bounds the ledger, which is in memory.
+	MaxFor = 2 * time.Hour
 	// minBetweenKills lets a killed node come back before the next one goes: with
 	// two of three away nobody leads.
 	minBetweenKills = 5 * time.Second
+	// minFaultEvery keeps the queues of faults from being full all the time.
+	minFaultEvery = 500 * time.Millisecond
+	// maxPace bounds how slow business may be: past it, next to none is under way
+	// when a fault strikes.
+	maxPace = time.Second
 )
 
 const (
+	// meddleEvery is how often another client meddles with an order, where faults
+	// strike: one in so many.
+	meddleEvery = 8
+	// Where faults strike, clients wait for an answer for waiting, or every other one
+	// for hasty, before they give up and leave their orders to be asked about in the
+	// end. Many faults last longer, or the workers would all stand at what hangs.
+	waiting = 10 * time.Second
+	hasty   = 1500 * time.Millisecond
 	// balance is what every account has at first: transfers are up to a tenth of
 	// it, so that some accounts run dry.
 	balance = 1000
-	// patience bounds every single step, and how long an order waits for its
-	// outcome. A failover takes about a second.
+	// patience bounds every single step, how long an order of a quiet day waits for
+	// its outcome, and after how long nothing may be left prepared. A failover takes
+	// about a second.
 	patience = 30 * time.Second
 )
 
@@ -54,15 +71,23 @@ type Config struct {
 	Seed     uint64
 	// KillLeaderEvery kills the leader (kill -9) again and again; 0 never does.
 	KillLeaderEvery time.Duration
-	Port            fleet.Port // where the ports begin that are used, if they are free
-	Out             io.Writer  // for people
+	Faults          []Kind        // that strike; none on a quiet day
+	FaultEvery      time.Duration // one in each such interval
+	// Failovers closes the day early once so many were seen, and makes it a failure
+	// to see fewer; 0 is no matter.
+	Failovers int
+	Pace      time.Duration // between two orders at least; 0 is none
+	Port      fleet.Port    // where the ports begin that are used, if they are free
+	Out       io.Writer     // for people
+
+	rest time.Duration // after which nothing may be left prepared; 0 is patience
 }
 
 // Validate reports everything that is wrong.
 func (c Config) Validate() error {
 	var errs []error
-	if c.For <= 0 || c.For > maxFor {
-		errs = append(errs, fmt.Errorf("for %s: want more than 0 and at most %s", c.For, maxFor))
+	if c.For <= 0 || c.For > MaxFor {
+		errs = append(errs, fmt.Errorf("for %s: want more than 0 and at most %s", c.For, MaxFor))
 	}
 	if c.Workers < 1 || c.Workers > maxWorkers {
 		errs = append(errs, fmt.Errorf("workers %d: want 1 to %d", c.Workers, maxWorkers))
@@ -73,7 +98,38 @@ func (c Config) Validate() error {
 	if c.KillLeaderEvery != 0 && c.KillLeaderEvery < minBetweenKills {
 		errs = append(errs, fmt.Errorf("kill the leader every %s: want 0 or at least %s", c.KillLeaderEvery, minBetweenKills))
 	}
+	if c.KillLeaderEvery != 0 && len(c.Faults) > 0 {
+		errs = append(errs, fmt.Errorf("kill the leader every %s: want 0 where faults strike", c.KillLeaderEvery))
+	}
+	if len(c.Faults) > 0 && c.FaultEvery < minFaultEvery {
+		errs = append(errs, fmt.Errorf("a fault every %s: want at least %s", c.FaultEvery, minFaultEvery))
+	}
+	if c.Failovers < 0 || c.Failovers > 0 && c.KillLeaderEvery == 0 && len(c.Faults) == 0 {
+		errs = append(errs, fmt.Errorf("failovers %d: want 0, or faults that make them", c.Failovers))
+	}
+	if c.Pace < 0 || c.Pace > maxPace {
+		errs = append(errs, fmt.Errorf("pace %s: want 0 to %s", c.Pace, maxPace))
+	}
 	return errors.Join(errs...)
+}
+
+// command is the command line of a day like this one: it has the same orders, and
+// the same faults at the same times.
+func (c Config) command() string {
+	s := fmt.Sprintf("decree bank --seed %d --for %s --workers %d --accounts %d", c.Seed, c.For, c.Workers, c.Accounts)
+	if c.Pace > 0 {
+		s += fmt.Sprintf(" --pace %s", c.Pace)
+	}
+	if c.KillLeaderEvery > 0 {
+		s += fmt.Sprintf(" --kill-leader-every %s", c.KillLeaderEvery)
+	}
+	if len(c.Faults) > 0 {
+		s += fmt.Sprintf(" --faults %s --fault-every %s", faultsText(c.Faults), c.FaultEvery)
+	}
+	if c.Failovers > 0 {
+		s += fmt.Sprintf(" --failovers %d", c.Failovers)
+	}
+	return s
 }
 
 // ErrWrong says that the audit found something.
@@ -85,23 +141,29 @@ type day struct {
 	out     *speaker
 	fleet   *fleet.Fleet
 	cluster fleet.Cluster
-	servers []io.Closer // databases
+	links   *faults.Links       // nil on a quiet day
+	servers []*databases.Server // that were started, also for an office that was not
 	banks   []*branchOffice
 	client  *client.Client
 	teller  *bank.Teller
 	id      string // the cluster's, under which participants know it
 
+	close        func()    // ends the traffic early; set by business
 	began, ended time.Time // the traffic
 	failovers    []time.Duration
+	reigns       reigns
+	troubles     troubles
 	looks        looks
+	settling     settling
 	evidence     evidence // what the audit read
 }
 
-// branchOffice is an office and, where it keeps its books in a file, the service
-// that has to stop before they can be read.
+// branchOffice is an office and where its books are: in a database server, or in the
+// file of a service, which has to stop before they can be read.
 type branchOffice struct {
 	bank.Office
 	name    string
+	server  *databases.Server
 	service *fleet.Process
 }
 
@@ -127,6 +189,9 @@ func Run(ctx context.Context, cfg Config) (result Result, err error) {
 	}
 	ctx = context.WithoutCancel(ctx)
 	d.settle(ctx)
+	if len(cfg.Faults) > 0 {
+		d.teller.Resolve(ctx)
+	}
 	report, err := d.audit(ctx)
 	if err != nil {
 		return Result{}, err
@@ -134,7 +199,7 @@ func Run(ctx context.Context, cfg Config) (result Result, err error) {
 	result = d.result(report)
 	result.print(d.out)
 	if !result.Passed {
-		path, err := d.evidence.save(d.fleet.Dir())
+		path, err := d.evidence.save(d.fleet.Dir(), cfg.command())
 		if err != nil {
 			return result, fmt.Errorf("%w: %d findings; and no evidence: %w", ErrWrong, result.Findings, err)
 		}
@@ -149,7 +214,8 @@ func Run(ctx context.Context, cfg Config) (result Result, err error) {
 func (d *day) end(ctx context.Context, err error) error {
 	if err != nil && (ctx.Err() == nil || errors.Is(err, ErrWrong)) {
 		d.fleet.Keep()
-		d.out.say("data and logs of the nodes are in %s", d.fleet.Dir())
+		d.out.say("data and logs of the nodes are in %s; the day was: %s", d.fleet.Dir(), d.cfg.command())
+		d.keepLogs()
 	}
 	errs := []error{err}
 	for _, o := range d.banks {
@@ -159,6 +225,9 @@ func (d *day) end(ctx context.Context, err error) error {
 		errs = append(errs, d.client.Close())
 	}
 	errs = append(errs, d.fleet.Close())
+	if d.links != nil {
+		d.links.Close()
+	}
 	for _, s := range d.servers {
 		errs = append(errs, s.Close())
 	}

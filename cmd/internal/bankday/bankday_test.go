@@ -6,9 +6,11 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -17,14 +19,16 @@ import (
 
 	_ "github.com/jackc/pgx/v5/stdlib"
 
+	"github.com/decree-tx/decree/cmd/internal/bank"
+	"github.com/decree-tx/decree/coordinator/history"
 	"github.com/decree-tx/decree/participants/participanttest/databases"
 )
 
 // What is proven here: a day at the bank over real database servers, nodes and
 // services ends with every coin accounted for, also where leaders are killed
-// meanwhile (rules R1, R2, R5, R7, R9, R10 and R13, as one can see them who reads
-// the databases); an audit that should fail does; and nothing is left behind
-// however the day ends.
+// meanwhile, and where nodes, databases, services and links fail (rules R1, R2, R5,
+// R7, R8, R9, R10, R11 and R13, as one can see them who reads the databases); an
+// audit that should fail does; and nothing is left behind however the day ends.
 
 // binary is the released one: without cgo, race detector and failpoints.
 var binary string
@@ -111,7 +115,7 @@ func TestDay(t *testing.T) {
 		t.Fatalf("%v\n%s%s", err, out, logs(cfg.Dir))
 	}
 	t.Logf("\n%s", out)
-	if !result.Passed || result.Findings != 0 || len(result.Checks) != 6 || result.Committed == 0 || result.Aborted == 0 || result.Unknown != 0 {
+	if !result.Passed || result.Findings != 0 || len(result.Checks) != 8 || result.Committed == 0 || result.Aborted == 0 || result.Unknown != 0 {
 		t.Errorf("result %+v", result)
 	}
 	if result.AbortReasons[askedTooMuch] == 0 {
@@ -120,7 +124,7 @@ func TestDay(t *testing.T) {
 	for _, want := range []string{
 		"100 accounts are open, with 1000 each: 100000 in all",
 		"ok     nodes      n1, n2, n3 tell the same",
-		"ok     branches ", "ok     prepared   nothing is left",
+		"ok     history    of ", "ok     branches ", "ok     heuristics none", "ok     prepared   nothing is left, ",
 		"ok     money      100000, as at the start", "ok     meanwhile  in ", "PASSED",
 	} {
 		if !strings.Contains(out.String(), want) {
@@ -149,27 +153,142 @@ func TestDayWithFailovers(t *testing.T) {
 	nothingRuns(t, cfg.Dir)
 }
 
+// seedOfAllKinds is a random seed whose first faults are of all kinds.
+func seedOfAllKinds(first int) uint64 {
+	for {
+		seed := rand.Uint64()
+		struck := map[Kind]bool{}
+		for _, f := range drawn(first, seed, AllKinds(), time.Second) {
+			struck[f.kind] = true
+		}
+		if len(struck) == len(AllKinds()) {
+			return seed
+		}
+	}
+}
+
+// TestDayWithFaults has faults of all kinds strike, several at once.
+func TestDayWithFaults(t *testing.T) {
+	out := &transcript{}
+	cfg := short(t, out)
+	cfg.For, cfg.Workers, cfg.Faults, cfg.FaultEvery = 16*time.Second, 24, AllKinds(), time.Second
+	cfg.Seed = seedOfAllKinds(16)
+	result, err := Run(t.Context(), cfg)
+	if err != nil {
+		t.Fatalf("%v\n%s%s", err, out, logs(cfg.Dir))
+	}
+	t.Logf("\n%s", out)
+	if !result.Passed || result.Failovers == 0 || len(result.Faults) < len(AllKinds())/2 || len(result.Checks) != 9 {
+		t.Errorf("result %+v", result)
+	}
+	nothingRuns(t, cfg.Dir)
+}
+
+// TestDayClosesAfterFailovers holds that the number of failovers ends the day, and
+// that it is a failure to see too few.
+func TestDayClosesAfterFailovers(t *testing.T) {
+	out := &transcript{}
+	cfg := short(t, out)
+	cfg.For, cfg.Faults, cfg.FaultEvery, cfg.Failovers = time.Hour, []Kind{KillLeader, PauseLeader}, time.Second, 2
+	result, err := Run(t.Context(), cfg)
+	if err != nil || result.Failovers < 2 || result.Seconds > time.Hour.Seconds()/2 {
+		t.Fatalf("%v, %+v\n%s%s", err, result, out, logs(cfg.Dir))
+	}
+	d := &day{cfg: Config{Failovers: 3}}
+	d.reigns.see(4)
+	d.reigns.see(5)
+	d.reigns.see(5)
+	if c := d.auditFailovers(); c.found.Count != 1 || c.found.Texts[0] != "only 1, and 3 were asked for" {
+		t.Errorf("too few are audited as %+v", c)
+	}
+}
+
+// TestAuditFindsWhatIsLeftPrepared leaves something prepared in a database when the
+// traffic is over, which nobody finishes.
+func TestAuditFindsWhatIsLeftPrepared(t *testing.T) {
+	out := &transcript{}
+	cfg := short(t, out)
+	cfg.For, cfg.rest = time.Second, 2*time.Second
+	out.told = func(line string) {
+		if strings.Contains(line, "waiting until everything is delivered") {
+			err := execute(t.Context(), cfg.Dir, "ledger-a", "BEGIN", "UPDATE account SET balance = balance WHERE id = 'account-01'", "PREPARE TRANSACTION 'left'")
+			if err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	result, err := Run(t.Context(), cfg)
+	if !errors.Is(err, ErrWrong) || result.Passed {
+		t.Errorf("error %v, result %+v\n%s", err, result, out)
+	}
+	for _, want := range []string{
+		`s after the end what ledger-a holds prepared is not known: ledger-a holds "left" prepared`,
+		`WRONG  branches   ledger-a holds left, which is none of the cluster's`,
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is not in:\n%s", want, out)
+		}
+	}
+	nothingRuns(t, cfg.Dir)
+}
+
+// execute runs statements on one connection to the database of an office.
+func execute(ctx context.Context, dir, office string, statements ...string) error {
+	dsn, err := os.ReadFile(filepath.Join(dir, office+".dsn"))
+	if err != nil {
+		return err
+	}
+	db, err := sql.Open("pgx", strings.TrimSpace(string(dsn)))
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	c, err := db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	for _, s := range statements {
+		if _, err := c.ExecContext(ctx, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// TestForgedAnswerIsFound forges what the history says: an order that was committed
+// was told to be aborted too. The judge finds it, and it can be looked at.
+func TestForgedAnswerIsFound(t *testing.T) {
+	h := history.NewRecorder()
+	h.Begin(0, history.Run, "t1")(history.Committed, "", "")
+	h.Begin(1, history.Run, "t1")(history.Aborted, "", "forged")
+	d := &day{teller: &bank.Teller{Ledger: &bank.Ledger{}, History: h}}
+	d.judge([]bank.NodeView{{Node: "n1"}}, nil)
+	i := slices.IndexFunc(d.report(bank.Findings{}), func(c check) bool { return c.what == "history" && c.found.Count == 1 })
+	if i < 0 {
+		t.Fatal("the audit did not find it")
+	}
+	dir := t.TempDir()
+	if _, err := d.evidence.save(dir, "decree bank --seed 7"); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"history.jsonl": `"note":"forged"`, "replay.txt": "--seed 7", "t1.html": "aborted"} {
+		text, err := os.ReadFile(filepath.Join(dir, "history", name))
+		if err != nil || !strings.Contains(string(text), want) {
+			t.Errorf("no %q in %s (%v)", want, name, err)
+		}
+	}
+}
+
 // TestAuditFails steals a coin from a database when the traffic is over.
 func TestAuditFails(t *testing.T) {
 	out := &transcript{}
 	cfg := short(t, out)
 	cfg.For = time.Second
-	steal := func() error {
-		dsn, err := os.ReadFile(filepath.Join(cfg.Dir, "ledger-b.dsn"))
-		if err != nil {
-			return err
-		}
-		db, err := sql.Open("pgx", strings.TrimSpace(string(dsn)))
-		if err != nil {
-			return err
-		}
-		defer db.Close()
-		_, err = db.ExecContext(t.Context(), `UPDATE account SET balance = balance - 1 WHERE id = (SELECT id FROM account WHERE balance > 0 LIMIT 1)`)
-		return err
-	}
 	out.told = func(line string) {
 		if strings.Contains(line, "waiting until everything is delivered") {
-			if err := steal(); err != nil {
+			err := execute(t.Context(), cfg.Dir, "ledger-b", `UPDATE account SET balance = balance - 1 WHERE id = (SELECT id FROM account WHERE balance > 0 LIMIT 1)`)
+			if err != nil {
 				t.Error(err)
 			}
 		}

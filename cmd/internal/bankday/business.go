@@ -32,23 +32,34 @@ func (d *day) business(ctx context.Context) error {
 	// The orders under way at the end are answered: ctx only stops new ones.
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
+	d.close = closing
 	var watch watch
-	failures := make(chan error, 3)
+	besides := []func(context.Context) error{d.lookIntoBooks, d.killLeaders, d.suffer}
+	failures := make(chan error, len(besides))
 	var beside sync.WaitGroup
 	beside.Go(func() { d.progress(running, &watch) })
-	beside.Go(func() { failures <- d.lookIntoBooks(running) })
-	beside.Go(func() {
-		err := d.killLeaders(running)
-		if err != nil {
-			stop() // nothing that follows would mean anything
-		}
-		failures <- err
-	})
+	beside.Go(func() { d.watchReigns(running) })
+	for _, run := range besides {
+		beside.Go(func() {
+			err := run(running)
+			if err != nil {
+				stop() // nothing that follows would mean anything
+			}
+			failures <- err
+		})
+	}
 
 	d.out.say("%d workers move money for %s; some ask for more than there is", d.cfg.Workers, d.cfg.For)
 	d.began = time.Now()
-	_, err := d.teller.Run(running, bank.Traffic{Seed: d.cfg.Seed, Enough: open.Done(), Workers: d.cfg.Workers}, func(e bank.Entry) {
+	traffic := bank.Traffic{Seed: d.cfg.Seed, Enough: open.Done(), Workers: d.cfg.Workers, Pace: d.cfg.Pace}
+	if len(d.cfg.Faults) > 0 {
+		traffic.MeddleEvery, traffic.Hasty = meddleEvery, hasty
+	}
+	_, err := d.teller.Run(running, traffic, func(e bank.Entry) {
 		watch.add(e)
+		if e.Err != nil && len(d.cfg.Faults) > 0 {
+			return // it is asked about in the end
+		}
 		if complaint := e.Check(); complaint != "" && watch.wrong() <= maxComplaints {
 			d.out.say("WRONG: %s", complaint)
 		}
@@ -92,11 +103,7 @@ func (d *day) killLeaders(ctx context.Context) error {
 func (d *day) killLeader(ctx context.Context) error {
 	bounded, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	var leader *fleet.Node
-	err := poll(bounded, "a leader", func() (found bool, err error) {
-		leader, found = d.leader(bounded)
-		return found, nil
-	})
+	leader, err := d.awaitLeader(bounded)
 	if err != nil {
 		return err
 	}
@@ -120,9 +127,7 @@ func (d *day) killLeader(ctx context.Context) error {
 // leader finds the node that says that it leads.
 func (d *day) leader(ctx context.Context) (*fleet.Node, bool) {
 	for _, n := range d.cluster {
-		bounded, cancel := context.WithTimeout(ctx, glance)
-		status, err := d.client.NodeStatus(bounded, n.Endpoint)
-		cancel()
+		status, err := d.glance(ctx, n)
 		if err == nil && status.GetLeader() == n.Name() && n.Alive() {
 			return n, true
 		}

@@ -26,6 +26,12 @@ type Result struct {
 	Worst        float64        `json:"worst_ms"`
 	AbortReasons map[string]int `json:"abort_reasons"`
 	FailoversMS  []float64      `json:"failovers_ms"` // from each kill to the next answer
+	Failovers    int            `json:"failovers"`    // changes of epoch that were seen
+	Faults       map[Kind]int   `json:"faults"`       // that struck
+	WorstOutage  float64        `json:"outage_ms"`    // the longest time without an answer
+	Settled      float64        `json:"settled_ms"`   // from the end until nothing was under way
+	Replay       string         `json:"replay"`       // the command of a day like this one
+	Wall         float64        `json:"wall_seconds"` // from the start of everything to the end of the audit
 	Checks       []Check        `json:"checks"`
 }
 
@@ -41,7 +47,8 @@ type Check struct {
 func (d *day) result(report []check) Result {
 	r := Result{
 		Passed: true, Seed: d.cfg.Seed, Workers: d.cfg.Workers, Seconds: d.ended.Sub(d.began).Seconds(),
-		AbortReasons: map[string]int{}, FailoversMS: []float64{},
+		AbortReasons: map[string]int{}, FailoversMS: []float64{}, Failovers: d.reigns.failovers(), Faults: d.troubles.count(),
+		Replay: d.cfg.command(), Wall: time.Since(d.out.start).Seconds(),
 	}
 	var all counts
 	var took []time.Duration
@@ -52,7 +59,7 @@ func (d *day) result(report []check) Result {
 		r.Orders++
 		all.add(e)
 		took = append(took, e.Answered.Sub(e.Submitted))
-		if e.Err == nil && e.Result.Outcome == client.Aborted {
+		if e.Err == nil && !e.Late && e.Result.Outcome == client.Aborted {
 			r.AbortReasons[reason(e)]++
 		}
 	}
@@ -61,6 +68,7 @@ func (d *day) result(report []check) Result {
 	q := quantiles(took)
 	ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 	r.P50, r.P99, r.Worst = ms(q.p50), ms(q.p99), ms(q.worst)
+	r.WorstOutage, r.Settled = ms(outage(d.began, d.teller.Ledger.Entries())), ms(d.settling.took)
 	for _, f := range d.failovers {
 		r.FailoversMS = append(r.FailoversMS, ms(f))
 	}
@@ -72,6 +80,18 @@ func (d *day) result(report []check) Result {
 	return r
 }
 
+// outage is the longest time between two answers, from the beginning on. Entries
+// are in the order of their answers.
+func outage(began time.Time, entries []bank.Entry) (worst time.Duration) {
+	last := began
+	for _, e := range entries {
+		if e.Err == nil && !e.Late && e.Answered.After(last) {
+			worst, last = max(worst, e.Answered.Sub(last)), e.Answered
+		}
+	}
+	return worst
+}
+
 // The reasons for an abort that are told apart, in the order in which they are
 // told.
 const (
@@ -79,10 +99,11 @@ const (
 	refused      = "refused by a participant" // too little in the account, or a lock
 	notReached   = "a participant did not answer"
 	outOfTime    = "out of time"
+	presumed     = "presumed, before it was known"
 	otherReason  = "other"
 )
 
-var reasons = [...]string{askedTooMuch, refused, notReached, outOfTime, otherReason}
+var reasons = [...]string{askedTooMuch, refused, notReached, outOfTime, presumed, otherReason}
 
 func reason(e bank.Entry) string {
 	switch code := e.Result.Reason.Code; {
@@ -94,6 +115,8 @@ func reason(e bank.Entry) string {
 		return notReached
 	case code == client.AbortTimeout:
 		return outOfTime
+	case code == client.AbortPresumed:
+		return presumed
 	default:
 		return otherReason
 	}
@@ -107,6 +130,7 @@ func (r Result) print(out *speaker) {
 	if len(r.FailoversMS) > 0 {
 		out.line("leaders killed: %d; the next client was answered after %s ms", len(r.FailoversMS), strings.Trim(fmt.Sprintf("%.0f", r.FailoversMS), "[]"))
 	}
+	r.printFaults(out)
 	out.line("")
 	for _, c := range r.Checks {
 		c.print(out)
@@ -116,6 +140,24 @@ func (r Result) print(out *speaker) {
 	} else {
 		out.line("\nFAILED: %d findings", r.Findings)
 	}
+}
+
+// printFaults tells what struck, and how to have it strike again.
+func (r Result) printFaults(out *speaker) {
+	if len(r.Faults) == 0 {
+		return
+	}
+	total := 0
+	var each []string
+	for _, k := range AllKinds() {
+		if n := r.Faults[k]; n > 0 {
+			total += n
+			each = append(each, fmt.Sprintf("%d %s", n, k))
+		}
+	}
+	out.line("%d failovers; %d faults: %s", r.Failovers, total, strings.Join(each, ", "))
+	out.line("longest time without an answer %.1fms; at rest %.1fms after the end; %.0fs in all", r.WorstOutage, r.Settled, r.Wall)
+	out.line("again: %s", r.Replay)
 }
 
 func (r Result) reasonsText() string {

@@ -20,12 +20,15 @@ func TestConfigTellsAllThatIsWrong(t *testing.T) {
 	if err := good.Validate(); err != nil {
 		t.Errorf("a good one: %v", err)
 	}
-	bad := Config{For: -1, Workers: 0, Accounts: maxAccounts + 1, KillLeaderEvery: time.Second}
+	bad := Config{
+		For: -1, Workers: 0, Accounts: maxAccounts + 1, KillLeaderEvery: time.Second,
+		Faults: AllKinds(), FaultEvery: time.Millisecond, Failovers: -1, Pace: time.Hour,
+	}
 	err := bad.Validate()
 	if err == nil {
 		t.Fatal("it was taken")
 	}
-	for _, want := range []string{"for -1ns", "workers 0", "accounts 10001", "kill the leader every 1s"} {
+	for _, want := range []string{"for -1ns", "workers 0", "accounts 10001", "kill the leader every 1s: want 0 or", "where faults strike", "a fault every 1ms", "failovers -1", "pace 1h0m0s"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("no %q in %q", want, err)
 		}
@@ -51,7 +54,7 @@ func TestReasonsAreToldApart(t *testing.T) {
 		{bank.MustAbort, client.AbortUnavailable, notReached},
 		{bank.Either, client.AbortVote, refused},
 		{bank.Either, client.AbortTimeout, outOfTime},
-		{bank.Either, client.AbortPresumed, otherReason},
+		{bank.Either, client.AbortPresumed, presumed},
 	} {
 		if got := reason(answered(0, tt.expect, aborted(tt.code), nil)); got != tt.want {
 			t.Errorf("%v %s is %q, want %q", tt.expect, tt.code, got, tt.want)
@@ -76,6 +79,34 @@ func TestWatchCountsAnswers(t *testing.T) {
 	}
 }
 
+func TestOutage(t *testing.T) {
+	began := time.Now()
+	at := func(d time.Duration, err error) bank.Entry { return bank.Entry{Answered: began.Add(d), Err: err} }
+	entries := []bank.Entry{at(-1, nil), at(3*time.Second, nil), at(4*time.Second, nil), at(6*time.Second, errors.New("lost")), at(8*time.Second, nil)}
+	if got := outage(began, entries); got != 4*time.Second {
+		t.Errorf("the longest time without an answer is %s, want 4s: no outcome is no answer", got)
+	}
+	if got := outage(began, nil); got != 0 {
+		t.Errorf("without an answer %s", got)
+	}
+}
+
+// TestReplay holds that the command of a day is one that makes such a day.
+func TestReplay(t *testing.T) {
+	cfg := Config{
+		Seed: 7, For: time.Minute, Workers: 3, Accounts: 5, Pace: time.Millisecond,
+		Faults: []Kind{KillLeader, CutLink}, FaultEvery: 2 * time.Second, Failovers: 9,
+	}
+	want := "decree bank --seed 7 --for 1m0s --workers 3 --accounts 5 --pace 1ms --faults leader,link --fault-every 2s --failovers 9"
+	if got := cfg.command(); got != want {
+		t.Errorf("%s\nwant %s", got, want)
+	}
+	cfg = Config{Seed: 7, For: time.Minute, Workers: 3, Accounts: 5, KillLeaderEvery: time.Minute}
+	if got := cfg.command(); got != "decree bank --seed 7 --for 1m0s --workers 3 --accounts 5 --kill-leader-every 1m0s" {
+		t.Errorf("%s", got)
+	}
+}
+
 func TestQuantiles(t *testing.T) {
 	var took []time.Duration
 	for n := 100; n > 0; n-- {
@@ -93,6 +124,7 @@ func TestResultInWords(t *testing.T) {
 	r := Result{
 		Findings: 25, Orders: 3, Seconds: 1.5, PerSecond: 2, Committed: 1, Aborted: 1, Unknown: 1, P50: 1.25, P99: 2, Worst: 30,
 		AbortReasons: map[string]int{refused: 1}, FailoversMS: []float64{901.4, 870},
+		Failovers: 2, Faults: map[Kind]int{CutLink: 1, KillLeader: 4}, WorstOutage: 4321, Settled: 12, Wall: 61.2, Replay: "decree bank --seed 1",
 		Checks: []Check{{Name: "nodes", Passed: true, Text: "agree"}, {Name: "money", Findings: 25, Examples: []string{"a coin is gone"}}},
 	}
 	var b bytes.Buffer
@@ -101,6 +133,7 @@ func TestResultInWords(t *testing.T) {
 		"3 orders in 1.5s, 2 a second: 1 committed, 1 aborted (1 refused by a participant), 1 unknown",
 		"answered after 1.2ms (p50), 2.0ms (p99), 30.0ms (worst)",
 		"leaders killed: 2; the next client was answered after 901 870 ms",
+		"2 failovers; 5 faults: 4 leader, 1 link", "without an answer 4321.0ms; at rest 12.0ms after the end; 61s in all", "again: decree bank --seed 1",
 		"  ok     nodes      agree", "  WRONG  money      a coin is gone", "  WRONG  money      ... and 24 more", "FAILED: 25 findings",
 	} {
 		if !strings.Contains(b.String(), want) {

@@ -3,16 +3,18 @@ package bankday
 import (
 	"context"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/decree-tx/decree/cmd/internal/bank"
+	"github.com/decree-tx/decree/cmd/internal/faults"
 	"github.com/decree-tx/decree/cmd/internal/fleet"
+	"github.com/decree-tx/decree/coordinator/history"
 	"github.com/decree-tx/decree/participants/participanttest/databases"
 	"github.com/decree-tx/decree/transport/client"
 )
@@ -28,7 +30,12 @@ func (d *day) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if d.cluster, err = d.fleet.StartCluster(port); err != nil {
+	var options fleet.Options
+	if len(d.cfg.Faults) > 0 {
+		d.links = faults.NewLinks(d.fleet)
+		options.Front = d.links.Front
+	}
+	if d.cluster, err = d.fleet.StartClusterWith(port, options); err != nil {
 		return err
 	}
 	if err := d.openBanks(ctx, port); err != nil {
@@ -50,7 +57,7 @@ func (d *day) start(ctx context.Context) error {
 	d.id = status.GetCluster()
 	d.teller = &bank.Teller{
 		Client: d.client, Offices: map[string]bank.Office{}, Accounts: d.cfg.Accounts, Balance: balance,
-		Patience: patience, Ledger: &bank.Ledger{},
+		Patience: patience, Ledger: &bank.Ledger{}, History: history.NewRecorder(),
 	}
 	for _, o := range d.banks {
 		d.teller.Banks = append(d.teller.Banks, o.name)
@@ -59,44 +66,46 @@ func (d *day) start(ctx context.Context) error {
 	if err := d.teller.Open(ctx); err != nil {
 		return fmt.Errorf("open the accounts: %w", err)
 	}
+	if len(d.cfg.Faults) > 0 {
+		d.teller.Patience = waiting
+	}
 	d.out.say("%d accounts are open, with %d each: %d in all", len(d.banks)*d.cfg.Accounts, balance, d.teller.Total())
 	return nil
 }
 
 // openBanks starts what keeps the accounts, side by side.
 func (d *day) openBanks(ctx context.Context, port fleet.Port) error {
-	openings := []func(context.Context) (*branchOffice, io.Closer, error){
-		func(ctx context.Context) (*branchOffice, io.Closer, error) {
-			return d.openDatabase(ctx, "ledger-a", databases.Postgres, bank.NewPostgres)
+	openings := []func(context.Context) (*branchOffice, error){
+		func(ctx context.Context) (*branchOffice, error) {
+			return d.openDatabase(ctx, ledgerA, port.Service(1), databases.Postgres, bank.NewPostgres)
 		},
-		func(ctx context.Context) (*branchOffice, io.Closer, error) {
-			return d.openDatabase(ctx, "ledger-b", databases.Postgres, bank.NewPostgres)
+		func(ctx context.Context) (*branchOffice, error) {
+			return d.openDatabase(ctx, ledgerB, port.Service(2), databases.Postgres, bank.NewPostgres)
 		},
-		func(ctx context.Context) (*branchOffice, io.Closer, error) {
-			return d.openDatabase(ctx, "cards", databases.MariaDB, bank.NewMariaDB)
+		func(ctx context.Context) (*branchOffice, error) {
+			return d.openDatabase(ctx, cards, port.Service(3), databases.MariaDB, bank.NewMariaDB)
 		},
-		func(ctx context.Context) (*branchOffice, io.Closer, error) {
-			return d.openService(ctx, "vault", port.Service(1), bank.NewKV, "participant", "kv")
+		func(ctx context.Context) (*branchOffice, error) {
+			return d.openService(ctx, vault, port.Service(4), bank.NewKV, "participant", "kv")
 		},
-		func(ctx context.Context) (*branchOffice, io.Closer, error) {
-			return d.openService(ctx, "wallet", port.Service(2), bank.NewWallet, "bank", "wallet")
+		func(ctx context.Context) (*branchOffice, error) {
+			return d.openService(ctx, wallet, port.Service(5), bank.NewWallet, "bank", "wallet")
 		},
 	}
 	offices := make([]*branchOffice, len(openings))
-	servers := make([]io.Closer, len(openings))
 	errs := make([]error, len(openings))
 	var opening sync.WaitGroup
 	for i, open := range openings {
-		opening.Go(func() { offices[i], servers[i], errs[i] = open(ctx) })
+		opening.Go(func() { offices[i], errs[i] = open(ctx) })
 	}
 	opening.Wait()
 	var first error
-	for i := range openings {
-		if servers[i] != nil {
-			d.servers = append(d.servers, servers[i])
+	for i, o := range offices {
+		if o != nil && o.server != nil {
+			d.servers = append(d.servers, o.server)
 		}
-		if offices[i] != nil {
-			d.banks = append(d.banks, offices[i])
+		if o != nil && o.Office != nil {
+			d.banks = append(d.banks, o)
 		}
 		if first == nil {
 			first = errs[i]
@@ -105,41 +114,75 @@ func (d *day) openBanks(ctx context.Context, port fleet.Port) error {
 	return first
 }
 
-// openDatabase starts a server with one database. The nodes find its DSN in a
-// file, as they would a secret.
+// openDatabase starts a server with one database. The nodes find its DSN in a file,
+// as they would a secret. With an error there may be a server to close.
 func (d *day) openDatabase(
-	ctx context.Context, name string, e databases.Engine, open func(context.Context, bank.SQLConfig) (bank.Office, error),
-) (*branchOffice, io.Closer, error) {
-	server, err := databases.Start(ctx, e, databases.Options{})
-	if err != nil {
-		return nil, nil, err
+	ctx context.Context, name, address string, e databases.Engine, open func(context.Context, bank.SQLConfig) (bank.Office, error),
+) (*branchOffice, error) {
+	var options databases.Options
+	if d.links != nil {
+		port, err := portOf(address)
+		if err != nil {
+			return nil, err
+		}
+		options.Port = port
 	}
+	server, err := databases.Start(ctx, e, options)
+	if err != nil {
+		return nil, err
+	}
+	o := &branchOffice{name: name, server: server}
 	if err := server.Create(ctx, databaseName); err != nil {
-		return nil, server, err
+		return o, err
+	}
+	dsn, err := d.dsn(name, address, server)
+	if err != nil {
+		return o, err
 	}
 	secret := filepath.Join(d.fleet.Dir(), name+".dsn")
-	if err := os.WriteFile(secret, []byte(server.DSN(databaseName)+"\n"), 0o600); err != nil {
-		return nil, server, err
+	if err := os.WriteFile(secret, []byte(dsn+"\n"), 0o600); err != nil {
+		return o, err
 	}
-	office, err := open(ctx, bank.SQLConfig{Name: name, DSN: server.DSN(databaseName), Reference: "file:" + secret})
+	o.Office, err = open(ctx, bank.SQLConfig{Name: name, DSN: server.DSN(databaseName), Reference: "file:" + secret})
+	return o, err
+}
+
+// dsn is how the nodes reach a server: by its socket, or by TCP over a link that can
+// be cut. The office itself always has the socket.
+func (d *day) dsn(name, address string, server *databases.Server) (string, error) {
+	if d.links == nil {
+		return server.DSN(databaseName), nil
+	}
+	front, err := d.links.Front(name, address)
+	return server.DSNAt(front, databaseName), err
+}
+
+func portOf(address string) (int, error) {
+	_, port, err := net.SplitHostPort(address)
 	if err != nil {
-		return nil, server, err
+		return 0, err
 	}
-	return &branchOffice{Office: office, name: name}, server, nil
+	return strconv.Atoi(port)
 }
 
 // openService starts a participant's process and waits until it listens.
 func (d *day) openService(
 	ctx context.Context, name, address string, open func(name, address, path string) (bank.Office, error), command ...string,
-) (*branchOffice, io.Closer, error) {
+) (*branchOffice, error) {
 	path := filepath.Join(d.fleet.Dir(), name+".db")
 	process, err := d.fleet.Start(name, append(command, "--listen", address, "--path", path)...)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	office, err := open(name, address, path)
+	front := address
+	if d.links != nil {
+		if front, err = d.links.Front(name, address); err != nil {
+			return nil, err
+		}
+	}
+	office, err := open(name, front, path)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -153,7 +196,7 @@ func (d *day) openService(
 		}
 		return true, connection.Close()
 	})
-	return &branchOffice{office, name, process}, nil, err
+	return &branchOffice{Office: office, name: name, service: process}, err
 }
 
 // register tells the cluster of every bank, and waits until each answers.

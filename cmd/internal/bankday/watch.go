@@ -47,7 +47,7 @@ type counts struct{ committed, aborted, unknown int }
 
 func (c *counts) add(e bank.Entry) {
 	switch {
-	case e.Err != nil:
+	case e.Err != nil || e.Late:
 		c.unknown++
 	case e.Result.Outcome == client.Committed:
 		c.committed++
@@ -84,7 +84,7 @@ func (w *watch) take() (counts, []time.Duration) {
 func (d *day) progress(ctx context.Context, w *watch) {
 	tick := time.NewTicker(progressEvery)
 	defer tick.Stop()
-	d.out.line("%9s  %6s  %9s  %7s  %7s  %8s  %8s  %10s", "elapsed", "tx/s", "committed", "aborted", "unknown", "p50", "p99", "unfinished")
+	d.out.line("%9s  %6s  %9s  %7s  %7s  %8s  %8s  %10s  %9s", "elapsed", "tx/s", "committed", "aborted", "unknown", "p50", "p99", "unfinished", "failovers")
 	last := time.Now()
 	for {
 		select {
@@ -98,8 +98,8 @@ func (d *day) progress(ctx context.Context, w *watch) {
 		rate := float64(len(recent)) / now.Sub(last).Seconds()
 		last = now
 		p := quantiles(recent)
-		d.out.line("%8.1fs  %6.0f  %9d  %7d  %7d  %8s  %8s  %10s", time.Since(d.out.start).Seconds(), rate,
-			total.committed, total.aborted, total.unknown, milliseconds(p.p50), milliseconds(p.p99), unfinished)
+		d.out.line("%8.1fs  %6.0f  %9d  %7d  %7d  %8s  %8s  %10s  %9d", time.Since(d.out.start).Seconds(), rate,
+			total.committed, total.aborted, total.unknown, milliseconds(p.p50), milliseconds(p.p99), unfinished, d.reigns.failovers())
 	}
 }
 
