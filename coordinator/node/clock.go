@@ -23,27 +23,28 @@ const (
 // days ahead would move cluster time, and with it the horizon, for good, and every
 // younger id would be refused as expired (rule R11).
 type clock struct {
-	origin time.Time // of the monotonic clock; set once by newClock
+	watch stopwatch // set once by newClock
 
 	mu sync.Mutex // guards what follows
-	// lead is by how much cluster time is ahead of the monotonic clock. An entry is
-	// applied after its time was taken, so the most that was heard is the nearest.
+	// lead is by how much cluster time is ahead of the watch. An entry is applied after
+	// its time was taken, so the most that was heard is the nearest.
 	lead  time.Duration
-	since time.Time // when lead was first heard, but for the slack
-	last  time.Time // when an entry last confirmed it
+	since time.Duration // by the watch, when lead was first heard, but for the slack
+	last  time.Duration // when an entry last confirmed it
+	any   bool          // something was heard
 }
 
-func newClock() *clock { return &clock{origin: time.Now()} }
+func newClock(asleep func() time.Duration) *clock { return &clock{watch: startWatch(asleep)} }
 
 // hear notes the cluster time of an entry that is applied now.
 func (c *clock) hear(t txn.Time) {
-	now := time.Now()
-	lead := t.Sub(txn.Time(now.Sub(c.origin)))
+	now := c.watch.elapsed()
+	lead := t.Sub(txn.Time(now))
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
-	case c.since.IsZero(), lead > c.lead+hearingSlack:
-		c.lead, c.since, c.last = lead, now, now
+	case !c.any, lead > c.lead+hearingSlack:
+		c.any, c.lead, c.since, c.last = true, lead, now, now
 	case lead >= c.lead-hearingSlack:
 		c.lead, c.last = max(c.lead, lead), now
 	}
@@ -53,5 +54,5 @@ func (c *clock) hear(t txn.Time) {
 func (c *clock) now() (txn.Time, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return txn.Time(c.lead + time.Since(c.origin)), c.last.Sub(c.since) >= hearingTime
+	return txn.Time(c.lead + c.watch.elapsed()), c.last-c.since >= hearingTime
 }

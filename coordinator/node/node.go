@@ -97,7 +97,7 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
-	n := &Node{cfg: cfg, logger: cfg.Logger.With("node", cfg.Cluster.ID), clock: newClock()}
+	n := &Node{cfg: cfg, logger: cfg.Logger.With("node", cfg.Cluster.ID), clock: newClock(asleep)}
 	n.Machine = fsm.New(fsm.Options{Logger: n.logger, Halt: cfg.Cluster.Exit, Heard: n.clock.hear})
 
 	member := cfg.Cluster

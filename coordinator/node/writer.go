@@ -43,7 +43,7 @@ type writer struct {
 	leading context.Context // nil while this node does not lead
 	term    uint64
 	base    txn.Time  // cluster time when the epoch opened
-	since   time.Time // at this moment of the monotonic clock
+	since   stopwatch // from that moment on
 }
 
 // proposal is a command on its way.
@@ -56,7 +56,10 @@ type proposal struct {
 
 func newWriter(member *cluster.Node) *writer {
 	ctx, cancel := context.WithCancel(context.Background())
-	w := &writer{member: member, stopped: ctx, stop: cancel, done: make(chan struct{}), wake: make(chan struct{}, 1)}
+	w := &writer{
+		member: member, stopped: ctx, stop: cancel, done: make(chan struct{}), wake: make(chan struct{}, 1),
+		since: startWatch(asleep),
+	}
 	go w.run()
 	return w
 }
@@ -65,7 +68,7 @@ func newWriter(member *cluster.Node) *writer {
 func (w *writer) open(leading context.Context, term uint64, now txn.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.leading, w.term, w.base, w.since = leading, term, now, time.Now()
+	w.leading, w.term, w.base, w.since = leading, term, now, startWatch(asleep)
 }
 
 // shut refuses what is proposed from now on.
@@ -89,7 +92,7 @@ func (w *writer) Now() txn.Time {
 	return w.now()
 }
 
-func (w *writer) now() txn.Time { return w.base.Add(time.Since(w.since)) }
+func (w *writer) now() txn.Time { return w.base.Add(w.since.elapsed()) }
 
 func (w *writer) epoch() uint64 {
 	w.mu.Lock()
