@@ -8,7 +8,7 @@ BIN     := bin/decree
 TIMEOUT ?= 20m
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-short test-fast databases fuzz lint generate check-generated demo bank clean ci
+.PHONY: help build test test-short test-fast databases fuzz lint generate check-generated demo bank bank-chaos clean ci
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ demo: build ## watch three nodes move money while their leader is killed
 
 bank: build ## move money between real databases for a minute, and audit every coin
 	scripts/bank.sh
+
+bank-chaos: build ## the same for 200 failovers, while nodes, databases, services and links fail
+	scripts/bank.sh --faults all --failovers 200 --workers 32 --pace 5ms
 
 ci: ## what CI runs
 	.ci/run

@@ -79,22 +79,28 @@ func (s settling) findings() bank.Findings {
 // settle waits until nothing is under way: all nodes run, every transaction is
 // finished, and no resource holds anything prepared. Every fault is over. What does
 // not settle in time is a finding, also if it does before it is audited.
-func (d *day) settle(ctx context.Context) {
+func (d *day) settle(ctx context.Context) (rest settling) {
 	d.out.say("waiting until everything is delivered")
 	start := time.Now()
 	bounded, cancel := context.WithTimeout(ctx, cmp.Or(d.cfg.rest, patience))
 	defer cancel()
+	told := start
 	err := poll(bounded, "everything to be delivered", func() (bool, error) {
 		open, err := d.unsettled(bounded)
-		if bounded.Err() == nil || d.settling.open == "" { // else it only tells that time is over
-			d.settling.open = open
+		if bounded.Err() == nil || rest.open == "" { // else it only tells that time is over
+			rest.open = open
+		}
+		if open != "" && time.Since(told) > progressEvery {
+			told = time.Now()
+			d.out.say("waiting: %s", open)
 		}
 		return open == "", err
 	})
-	if err != nil && d.settling.open == "" {
-		d.settling.open = err.Error()
+	if err != nil && rest.open == "" {
+		rest.open = err.Error()
 	}
-	d.settling.took = time.Since(start)
+	rest.took = time.Since(start)
+	return rest
 }
 
 // unsettled names one thing that is still under way; nothing where all is at rest.
@@ -138,7 +144,7 @@ type check struct {
 // audit reads everything: every node, and every resource behind decree's back. It
 // stops the services that keep their books in files.
 func (d *day) audit(ctx context.Context) ([]check, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience+d.ended.Sub(d.began)) // a long day has long books
+	ctx, cancel := context.WithTimeout(ctx, patience+time.Since(d.out.start)) // a long day has long books
 	defer cancel()
 	var views []bank.NodeView
 	for _, endpoint := range d.cluster.Endpoints() {
@@ -153,7 +159,9 @@ func (d *day) audit(ctx context.Context) ([]check, error) {
 		return nil, err
 	}
 	d.judge(views, books)
-	prepared.Add(d.settling.findings())
+	for _, s := range d.shifts {
+		prepared.Add(s.rest.findings())
+	}
 	return d.report(prepared), nil
 }
 
@@ -194,7 +202,7 @@ func (d *day) report(prepared bank.Findings) []check {
 		{"history", fmt.Sprintf("of %d calls and looks, all can be true of decisions that are made once", len(d.evidence.history)), d.evidence.judged},
 		{"branches", fmt.Sprintf("%d in the resources themselves, exactly as the log has them", branches), bank.AuditBranches(views[0], books)},
 		{"heuristics", "none", bank.AuditDamage(views)},
-		{"prepared", fmt.Sprintf("nothing is left, %s after the end", d.settling.took.Round(time.Millisecond)), prepared},
+		{"prepared", "nothing is left, " + d.restText(), prepared},
 		{"money", fmt.Sprintf("%d, as at the start; every account is what the committed orders make it", total), bank.AuditMoney(entries, views[0], books, total)},
 		{"meanwhile", fmt.Sprintf("in %d looks at a database under way its accounts were what its marker rows said", d.looks.count), d.looks.found},
 	}
@@ -205,6 +213,15 @@ func (d *day) report(prepared bank.Findings) []check {
 		all = append(all, d.auditFailovers())
 	}
 	return all
+}
+
+// restText is after how long each shift was at rest.
+func (d *day) restText() string {
+	var all []string
+	for _, s := range d.shifts {
+		all = append(all, s.rest.took.Round(time.Millisecond).String())
+	}
+	return strings.Join(all, ", ") + " after the end"
 }
 
 // auditFailovers holds that there were as many as were asked for.

@@ -3,8 +3,8 @@
 // service, three coordinator nodes, and workers who move money between them.
 //
 // It owns the order of the day: start everything, open the accounts, move money
-// while a person watches and faults strike, let it settle, audit, and leave nothing
-// behind. The traffic and the audit are package bank's, the processes package
+// while a person watches and faults strike, let it come to rest, audit, and leave
+// nothing behind. The traffic and the audit are package bank's, the processes package
 // fleet's, the servers package databases', and how a fault is carried out package
 // faults'; which comes when is a plan here, made from the seed. It talks to the cluster through transport/client,
 // as a user would.
@@ -148,14 +148,16 @@ type day struct {
 	teller  *bank.Teller
 	id      string // the cluster's, under which participants know it
 
-	close        func()    // ends the traffic early; set by business
-	began, ended time.Time // the traffic
-	failovers    []time.Duration
-	reigns       reigns
-	troubles     troubles
-	looks        looks
-	settling     settling
-	evidence     evidence // what the audit read
+	close     func() // ends the traffic early; set by business
+	shifts    []shift
+	next      int // the number of the next transfer
+	watch     watch
+	failovers []time.Duration
+	reigns    reigns
+	plan      *plan // of faults
+	troubles  troubles
+	looks     looks
+	evidence  evidence // what the audit read
 }
 
 // branchOffice is an office and where its books are: in a database server, or in the
@@ -175,7 +177,7 @@ func Run(ctx context.Context, cfg Config) (result Result, err error) {
 	if err := cfg.Validate(); err != nil {
 		return Result{}, err
 	}
-	d := &day{cfg: cfg, out: newSpeaker(cfg.Out)}
+	d := &day{cfg: cfg, out: newSpeaker(cfg.Out), plan: newPlan(cfg.Seed, cfg.Faults, cfg.FaultEvery)}
 	if d.fleet, err = fleet.New(fleet.Config{Binary: cfg.Binary, Dir: cfg.Dir}); err != nil {
 		return Result{}, err
 	}
@@ -188,7 +190,6 @@ func Run(ctx context.Context, cfg Config) (result Result, err error) {
 		return Result{}, err
 	}
 	ctx = context.WithoutCancel(ctx)
-	d.settle(ctx)
 	if len(cfg.Faults) > 0 {
 		d.teller.Resolve(ctx)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -24,21 +25,62 @@ const (
 	inFlight = 50 * time.Millisecond
 )
 
-// business moves money until the day is over or ctx ends, while others watch it,
-// look into the books and kill leaders.
+// shift is a part of the day: money moves, and then everything has to come to rest.
+type shift struct {
+	began, ended time.Time // the traffic
+	rest         settling
+}
+
+// restAfter is how many failovers a shift has: to come to rest is promised at every
+// moment, and the end of a long day is only one.
+const restAfter = 25
+
+// business moves money until the day is over or ctx ends, in shifts.
 func (d *day) business(ctx context.Context) error {
 	open, closing := context.WithTimeout(ctx, d.cfg.For)
 	defer closing()
-	// The orders under way at the end are answered: ctx only stops new ones.
-	running, stop := context.WithCancel(context.WithoutCancel(ctx))
-	defer stop()
 	d.close = closing
-	var watch watch
+	d.out.say("%d workers move money for %s; some ask for more than there is", d.cfg.Workers, d.cfg.For)
+	for over := false; !over; {
+		if err := d.work(open, d.goal()); err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			d.out.say("stopped early")
+		}
+		rest := d.settle(context.WithoutCancel(ctx))
+		d.shifts[len(d.shifts)-1].rest = rest
+		enough := d.cfg.Failovers > 0 && d.reigns.failovers() >= d.cfg.Failovers
+		over = open.Err() != nil || enough || rest.open != ""
+	}
+	return nil
+}
+
+// goal is how many failovers end a shift.
+func (d *day) goal() int {
+	goal := math.MaxInt
+	if len(d.cfg.Faults) > 0 {
+		goal = d.reigns.failovers() + restAfter
+	}
+	if d.cfg.Failovers > 0 {
+		goal = min(goal, d.cfg.Failovers)
+	}
+	return goal
+}
+
+// work moves money until the shift is over or open ends, while others watch it, look
+// into the books and make trouble.
+func (d *day) work(open context.Context, goal int) error {
+	shiftOpen, end := context.WithCancel(open)
+	defer end()
+	// The orders under way at the end are answered: open only stops new ones.
+	running, stop := context.WithCancel(context.WithoutCancel(open))
+	defer stop()
 	besides := []func(context.Context) error{d.lookIntoBooks, d.killLeaders, d.suffer}
 	failures := make(chan error, len(besides))
 	var beside sync.WaitGroup
-	beside.Go(func() { d.progress(running, &watch) })
-	beside.Go(func() { d.watchReigns(running) })
+	beside.Go(func() { d.progress(running) })
+	beside.Go(func() { d.watchReigns(running, goal, end) })
 	for _, run := range besides {
 		beside.Go(func() {
 			err := run(running)
@@ -48,33 +90,37 @@ func (d *day) business(ctx context.Context) error {
 			failures <- err
 		})
 	}
-
-	d.out.say("%d workers move money for %s; some ask for more than there is", d.cfg.Workers, d.cfg.For)
-	d.began = time.Now()
-	traffic := bank.Traffic{Seed: d.cfg.Seed, Enough: open.Done(), Workers: d.cfg.Workers, Pace: d.cfg.Pace}
-	if len(d.cfg.Faults) > 0 {
-		traffic.MeddleEvery, traffic.Hasty = meddleEvery, hasty
-	}
-	_, err := d.teller.Run(running, traffic, func(e bank.Entry) {
-		watch.add(e)
-		if e.Err != nil && len(d.cfg.Faults) > 0 {
-			return // it is asked about in the end
-		}
-		if complaint := e.Check(); complaint != "" && watch.wrong() <= maxComplaints {
-			d.out.say("WRONG: %s", complaint)
-		}
-	})
-	d.ended = time.Now()
+	s := shift{began: time.Now()}
+	next, err := d.teller.Run(running, d.traffic(shiftOpen.Done()), d.answered)
+	s.ended = time.Now()
+	d.next, d.shifts = next, append(d.shifts, s)
 	stop()
 	beside.Wait()
 	close(failures)
 	for failure := range failures {
 		err = errors.Join(failure, err)
 	}
-	if ctx.Err() != nil {
-		d.out.say("stopped early")
-	}
 	return err
+}
+
+// traffic is that of a shift.
+func (d *day) traffic(enough <-chan struct{}) bank.Traffic {
+	traffic := bank.Traffic{Seed: d.cfg.Seed, From: d.next, Enough: enough, Workers: d.cfg.Workers, Pace: d.cfg.Pace}
+	if len(d.cfg.Faults) > 0 {
+		traffic.MeddleEvery, traffic.Hasty = meddleEvery, hasty
+	}
+	return traffic
+}
+
+// answered watches the answers as they come.
+func (d *day) answered(e bank.Entry) {
+	d.watch.add(e)
+	if e.Err != nil && len(d.cfg.Faults) > 0 {
+		return // it is asked about in the end
+	}
+	if complaint := e.Check(); complaint != "" && d.watch.wrong() <= maxComplaints {
+		d.out.say("WRONG: %s", complaint)
+	}
 }
 
 // killLeaders kills the leader again and again, and brings it back once another

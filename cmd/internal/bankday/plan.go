@@ -186,12 +186,15 @@ func newPlan(seed uint64, kinds []Kind, every time.Duration) *plan {
 	return p
 }
 
+// reached is the end of the interval of the last fault.
+func (p *plan) reached() time.Duration { return time.Duration(p.last) * p.every }
+
 // next is the fault that comes next: one in each interval, at any moment of it.
 func (p *plan) next() fault {
 	t := p.draw()
 	f := fault{
 		number: p.last + 1,
-		at:     time.Duration(p.last)*p.every + time.Duration(p.chance.Int64N(int64(p.every))),
+		at:     p.reached() + time.Duration(p.chance.Int64N(int64(p.every))),
 		kind:   t.kind,
 		second: p.chance.IntN(2) == 1,
 		way:    way(p.chance.IntN(int(ways))),

@@ -38,9 +38,9 @@ func (r *reigns) see(epoch uint64) int {
 // failovers is how many there were.
 func (r *reigns) failovers() int { return r.see(0) }
 
-// watchReigns asks every node for its epoch until ctx ends, and closes the day when
+// watchReigns asks every node for its epoch until ctx ends, and ends the shift when
 // there were enough failovers.
-func (d *day) watchReigns(ctx context.Context) {
+func (d *day) watchReigns(ctx context.Context, goal int, end func()) {
 	var asking sync.WaitGroup
 	for _, n := range d.cluster {
 		asking.Go(func() {
@@ -49,8 +49,8 @@ func (d *day) watchReigns(ctx context.Context) {
 				if err != nil {
 					continue // it is away
 				}
-				if seen := d.reigns.see(status.GetEpoch()); d.cfg.Failovers > 0 && seen >= d.cfg.Failovers {
-					d.close()
+				if d.reigns.see(status.GetEpoch()) >= goal {
+					end()
 				}
 			}
 		})

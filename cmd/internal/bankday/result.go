@@ -2,6 +2,7 @@ package bankday
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,7 +30,7 @@ type Result struct {
 	Failovers    int            `json:"failovers"`    // changes of epoch that were seen
 	Faults       map[Kind]int   `json:"faults"`       // that struck
 	WorstOutage  float64        `json:"outage_ms"`    // the longest time without an answer
-	Settled      float64        `json:"settled_ms"`   // from the end until nothing was under way
+	RestMS       []float64      `json:"rest_ms"`      // from the end of each shift until nothing was under way
 	Replay       string         `json:"replay"`       // the command of a day like this one
 	Wall         float64        `json:"wall_seconds"` // from the start of everything to the end of the audit
 	Checks       []Check        `json:"checks"`
@@ -46,9 +47,12 @@ type Check struct {
 
 func (d *day) result(report []check) Result {
 	r := Result{
-		Passed: true, Seed: d.cfg.Seed, Workers: d.cfg.Workers, Seconds: d.ended.Sub(d.began).Seconds(),
+		Passed: true, Seed: d.cfg.Seed, Workers: d.cfg.Workers,
 		AbortReasons: map[string]int{}, FailoversMS: []float64{}, Failovers: d.reigns.failovers(), Faults: d.troubles.count(),
 		Replay: d.cfg.command(), Wall: time.Since(d.out.start).Seconds(),
+	}
+	for _, s := range d.shifts {
+		r.Seconds += s.ended.Sub(s.began).Seconds()
 	}
 	var all counts
 	var took []time.Duration
@@ -68,7 +72,11 @@ func (d *day) result(report []check) Result {
 	q := quantiles(took)
 	ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 	r.P50, r.P99, r.Worst = ms(q.p50), ms(q.p99), ms(q.worst)
-	r.WorstOutage, r.Settled = ms(outage(d.began, d.teller.Ledger.Entries())), ms(d.settling.took)
+	entries := d.teller.Ledger.Entries()
+	for _, s := range d.shifts {
+		r.WorstOutage = max(r.WorstOutage, ms(outage(s, entries)))
+		r.RestMS = append(r.RestMS, ms(s.rest.took))
+	}
 	for _, f := range d.failovers {
 		r.FailoversMS = append(r.FailoversMS, ms(f))
 	}
@@ -80,16 +88,16 @@ func (d *day) result(report []check) Result {
 	return r
 }
 
-// outage is the longest time between two answers, from the beginning on. Entries
-// are in the order of their answers.
-func outage(began time.Time, entries []bank.Entry) (worst time.Duration) {
-	last := began
+// outage is the longest time without an answer in a shift. Entries are in the order
+// of their answers.
+func outage(s shift, entries []bank.Entry) (worst time.Duration) {
+	last := s.began
 	for _, e := range entries {
-		if e.Err == nil && !e.Late && e.Answered.After(last) {
+		if e.Err == nil && !e.Late && e.Answered.After(last) && !e.Answered.After(s.ended) {
 			worst, last = max(worst, e.Answered.Sub(last)), e.Answered
 		}
 	}
-	return worst
+	return max(worst, s.ended.Sub(last))
 }
 
 // The reasons for an abort that are told apart, in the order in which they are
@@ -156,7 +164,8 @@ func (r Result) printFaults(out *speaker) {
 		}
 	}
 	out.line("%d failovers; %d faults: %s", r.Failovers, total, strings.Join(each, ", "))
-	out.line("longest time without an answer %.1fms; at rest %.1fms after the end; %.0fs in all", r.WorstOutage, r.Settled, r.Wall)
+	out.line("longest time without an answer %.1fms; at rest %.1fms after the end at the latest, of %d times; %.0fs in all",
+		r.WorstOutage, slices.Max(r.RestMS), len(r.RestMS), r.Wall)
 	out.line("again: %s", r.Replay)
 }
 

@@ -82,12 +82,15 @@ func TestWatchCountsAnswers(t *testing.T) {
 func TestOutage(t *testing.T) {
 	began := time.Now()
 	at := func(d time.Duration, err error) bank.Entry { return bank.Entry{Answered: began.Add(d), Err: err} }
-	entries := []bank.Entry{at(-1, nil), at(3*time.Second, nil), at(4*time.Second, nil), at(6*time.Second, errors.New("lost")), at(8*time.Second, nil)}
-	if got := outage(began, entries); got != 4*time.Second {
+	entries := []bank.Entry{
+		at(-1, nil), at(3*time.Second, nil), at(4*time.Second, nil), at(6*time.Second, errors.New("lost")), at(8*time.Second, nil), at(time.Minute, nil),
+	}
+	s := shift{began: began, ended: began.Add(9 * time.Second)}
+	if got := outage(s, entries); got != 4*time.Second {
 		t.Errorf("the longest time without an answer is %s, want 4s: no outcome is no answer", got)
 	}
-	if got := outage(began, nil); got != 0 {
-		t.Errorf("without an answer %s", got)
+	if got := outage(s, entries[:3]); got != 5*time.Second {
+		t.Errorf("of a shift that ended in silence it is %s, want 5s", got)
 	}
 }
 
@@ -124,7 +127,7 @@ func TestResultInWords(t *testing.T) {
 	r := Result{
 		Findings: 25, Orders: 3, Seconds: 1.5, PerSecond: 2, Committed: 1, Aborted: 1, Unknown: 1, P50: 1.25, P99: 2, Worst: 30,
 		AbortReasons: map[string]int{refused: 1}, FailoversMS: []float64{901.4, 870},
-		Failovers: 2, Faults: map[Kind]int{CutLink: 1, KillLeader: 4}, WorstOutage: 4321, Settled: 12, Wall: 61.2, Replay: "decree bank --seed 1",
+		Failovers: 2, Faults: map[Kind]int{CutLink: 1, KillLeader: 4}, WorstOutage: 4321, RestMS: []float64{12, 7}, Wall: 61.2, Replay: "decree bank --seed 1",
 		Checks: []Check{{Name: "nodes", Passed: true, Text: "agree"}, {Name: "money", Findings: 25, Examples: []string{"a coin is gone"}}},
 	}
 	var b bytes.Buffer
@@ -133,7 +136,7 @@ func TestResultInWords(t *testing.T) {
 		"3 orders in 1.5s, 2 a second: 1 committed, 1 aborted (1 refused by a participant), 1 unknown",
 		"answered after 1.2ms (p50), 2.0ms (p99), 30.0ms (worst)",
 		"leaders killed: 2; the next client was answered after 901 870 ms",
-		"2 failovers; 5 faults: 4 leader, 1 link", "without an answer 4321.0ms; at rest 12.0ms after the end; 61s in all", "again: decree bank --seed 1",
+		"2 failovers; 5 faults: 4 leader, 1 link", "without an answer 4321.0ms; at rest 12.0ms after the end at the latest, of 2 times; 61s in all", "again: decree bank --seed 1",
 		"  ok     nodes      agree", "  WRONG  money      a coin is gone", "  WRONG  money      ... and 24 more", "FAILED: 25 findings",
 	} {
 		if !strings.Contains(b.String(), want) {

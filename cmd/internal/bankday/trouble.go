@@ -52,7 +52,7 @@ func (t *troubles) find(text string) {
 var errStuck = errors.New("the cluster has not recovered")
 
 // suffer has the faults of the plan strike until ctx ends, and returns when all are
-// taken back. The day closes early when the cluster does not recover from one.
+// taken back; the next shift goes on in the plan. The day closes early when the cluster does not recover from one.
 func (d *day) suffer(ctx context.Context) error {
 	if len(d.cfg.Faults) == 0 {
 		return nil
@@ -70,9 +70,8 @@ func (d *day) suffer(ctx context.Context) error {
 			}
 		})
 	}
-	began := time.Now()
-	plan := newPlan(d.cfg.Seed, d.cfg.Faults, d.cfg.FaultEvery)
-	for f := plan.next(); sleep(ctx, f.at-time.Since(began)); f = plan.next() {
+	began := time.Now().Add(-d.plan.reached())
+	for f := d.plan.next(); sleep(ctx, f.at-time.Since(began)); f = d.plan.next() {
 		select {
 		case queues[f.station()] <- f:
 		case <-ctx.Done():

@@ -81,7 +81,7 @@ func (w *watch) take() (counts, []time.Duration) {
 }
 
 // progress writes a line a second until ctx ends.
-func (d *day) progress(ctx context.Context, w *watch) {
+func (d *day) progress(ctx context.Context) {
 	tick := time.NewTicker(progressEvery)
 	defer tick.Stop()
 	d.out.line("%9s  %6s  %9s  %7s  %7s  %8s  %8s  %10s  %9s", "elapsed", "tx/s", "committed", "aborted", "unknown", "p50", "p99", "unfinished", "failovers")
@@ -93,7 +93,7 @@ func (d *day) progress(ctx context.Context, w *watch) {
 		case <-tick.C:
 		}
 		unfinished := d.unfinished(ctx)
-		total, recent := w.take()
+		total, recent := d.watch.take()
 		now := time.Now()
 		rate := float64(len(recent)) / now.Sub(last).Seconds()
 		last = now
