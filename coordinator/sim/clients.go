@@ -76,7 +76,7 @@ func (w *World) moment() time.Duration { return between(w.rng, 0, 40*time.Millis
 // client runs one in a while.
 func (w *World) client(in time.Duration, id txn.TxID, ask func(*client)) {
 	w.number++
-	c := &client{World: w, n: w.number, rng: rand.New(rand.NewPCG(w.plan.Seed, uint64(1000+w.number)))}
+	c := &client{World: w, n: w.number, rng: rand.New(rand.NewPCG(w.rng.Uint64(), 0))}
 	w.mu.Lock()
 	w.now++
 	w.mu.Unlock()

@@ -14,11 +14,12 @@
 // after something was done to the cluster. Terms are observed at the nodes; faults
 // are not counted.
 //
-// What a seed replays: the same plan of faults, transactions and answers. It does
-// not replay every interleaving. Goroutines of a bubble that are ready at the same
-// virtual moment run in the order that the Go scheduler chooses, and with it draws
-// from one source move between them: links and disks then take other times. So a
-// violation comes again often, not always; its story and history, which the world
-// saves, are the evidence. The simulator of the pure core (fsm/txn) is the level
-// that replays exactly.
+// What a seed replays: the same plan of faults, transactions and answers, round by
+// round. It does not replay every interleaving. Goroutines of a bubble that are ready
+// at the same virtual moment run in the order that the Go scheduler chooses, so that
+// the draws of one source, such as how long links take, move between them; and Raft
+// draws its election timeouts from a source of its own. Who leads when is therefore
+// another from one play to the next, and a violation comes again often, not always:
+// the story and the history that the world saves are the evidence. The simulator of
+// the pure core (fsm/txn) is the level that replays exactly.
 package sim

@@ -18,6 +18,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/decree-tx/decree/coordinator/history"
+	"github.com/decree-tx/decree/fsm/txn"
 )
 
 var (
@@ -28,10 +31,7 @@ var (
 )
 
 func TestFailovers(t *testing.T) {
-	first := *seed
-	if first == 0 {
-		first = rand.Uint64N(1 << 40)
-	}
+	first := draw()
 	var (
 		mu      sync.Mutex
 		total   Tally
@@ -40,6 +40,7 @@ func TestFailovers(t *testing.T) {
 	)
 	t.Cleanup(func() {
 		report(t, total, virtual, time.Since(began), first)
+		total.check(t)
 	})
 	worlds := (*failovers + *perWorld - 1) / *perWorld
 	for n := range worlds {
@@ -53,6 +54,84 @@ func TestFailovers(t *testing.T) {
 			virtual += took
 		})
 	}
+}
+
+// Without faults there is one term, however many clients come and however badly
+// participants behave: so every other term that is counted was a fault's doing.
+func TestCalmWorldHasOneTerm(t *testing.T) {
+	p := Plan{Seed: draw(), Failovers: 50, Calm: true}
+	tally, _ := play(t, p)
+	if tally.Failovers+tally.Spontaneous > 0 {
+		t.Errorf("seed %d: %d terms began although nothing was done to the cluster", p.Seed, tally.Failovers+tally.Spontaneous)
+	}
+	if tally.Committed < 50 || tally.Aborted < 10 {
+		t.Errorf("seed %d: %d committed, %d aborted", p.Seed, tally.Committed, tally.Aborted)
+	}
+}
+
+// The audit finds what is wrong at a client, at a node and at a participant, and
+// leaves the story, the history and the way to play the world again.
+func TestViolationLeavesEvidence(t *testing.T) {
+	for name, tt := range map[string]struct {
+		spoil func(*World, txn.TxID, *txn.Transaction)
+		want  string
+	}{
+		"a client was told the other thing": {func(w *World, id txn.TxID, _ *txn.Transaction) {
+			w.record.Begin(9999, history.Run, id.String())(history.Aborted, "n1", "")
+		}, "not all of this can be true"},
+		"an effect is missing": {func(w *World, id txn.TxID, tx *txn.Transaction) {
+			w.fakes[tx.Branches[0].Participant].Lose(w.branch(id, 1))
+		}, "is unknown at"},
+		"a branch waits for ever": {func(w *World, id txn.TxID, tx *txn.Transaction) {
+			w.fakes[tx.Branches[0].Participant].Stage(w.branch(id, 1))
+		}, "still holds 1 branches"},
+		"another content ran": {func(w *World, id txn.TxID, _ *txn.Transaction) {
+			w.contents[id] = []content{w.newContent("z")}
+		}, "a content that nobody submitted"},
+		"nobody asked for it": {func(w *World, id txn.TxID, _ *txn.Transaction) { w.unsealed[id] = true }, "nobody asked for that"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := Plan{Seed: draw(), Failovers: 3, spoil: func(w *World) {
+				if id, tx := w.someCommitted(); tx != nil {
+					tt.spoil(w, id, tx)
+				}
+			}}
+			var w *World
+			synctest.Test(t, func(t *testing.T) { w = Run(p) })
+			if found := strings.Join(w.Violations(), "\n"); !strings.Contains(found, tt.want) {
+				t.Fatalf("seed %d: found %q, want %q in it", p.Seed, found, tt.want)
+			}
+			dir := filepath.Join(t.TempDir(), "found")
+			if err := w.Save(dir, "go test -sim.seed=7"); err != nil {
+				t.Fatal(err)
+			}
+			for file, want := range map[string]string{"replay.txt": "-sim.seed=7", "story.txt": "WRONG", "history.jsonl": `"answer":"committed"`} {
+				if text, err := os.ReadFile(filepath.Join(dir, file)); err != nil || !strings.Contains(string(text), want) {
+					t.Errorf("%s: %v, and %q is not in it", file, err, want)
+				}
+			}
+		})
+	}
+}
+
+// someCommitted is a transaction that committed with a branch that had something to
+// do.
+func (w *World) someCommitted() (txn.TxID, *txn.Transaction) {
+	for id := range w.contents {
+		tx, ok := w.running()[0].node.Machine.Transaction(id)
+		if ok && tx.Decision() == txn.Commit && tx.Branches[0].Vote != txn.VoteReadOnly {
+			return id, tx
+		}
+	}
+	return txn.TxID{}, nil
+}
+
+// draw is a seed, the flag's if it is given.
+func draw() uint64 {
+	if *seed != 0 {
+		return *seed
+	}
+	return rand.Uint64N(1 << 40)
 }
 
 // play runs a world in a bubble of its own, and fails the test for each violation.
@@ -92,6 +171,18 @@ func evidence(t *testing.T, seed uint64) string {
 		dir = filepath.Join(os.TempDir(), "decree-sim")
 	}
 	return filepath.Join(dir, fmt.Sprint(seed))
+}
+
+// check holds the run against what it is for.
+func (t Tally) check(test *testing.T) {
+	if t.Spontaneous > 0 {
+		test.Errorf("%d terms began although nothing was done to the cluster", t.Spontaneous)
+	}
+	for s := range steps {
+		if t.Failovers >= 500 && t.Struck[s]*20 < t.Failovers {
+			test.Errorf("only %d of %d failovers struck a transaction that was %s", t.Struck[s], t.Failovers, s)
+		}
+	}
 }
 
 func report(t *testing.T, total Tally, virtual, wall time.Duration, first uint64) {

@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/decree-tx/decree/coordinator/history"
 	"github.com/decree-tx/decree/fsm/txn"
@@ -97,6 +98,18 @@ func (w *World) stepsAt(leader *life) census {
 		}
 	}
 	return c
+}
+
+// aim lets time pass until a transaction is at a step, so that a fault meets it
+// there; for as long as patience goes.
+func (w *World) aim(at Step, patience time.Duration) {
+	const glance = 500 * time.Microsecond
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(glance) {
+		leader := w.leader()
+		if leader == nil || w.stepsAt(leader)[at] > 0 {
+			return
+		}
+	}
 }
 
 func (w *World) waitedFor() []txn.TxID {

@@ -21,13 +21,17 @@ import (
 // Plan is what a world is made from. The zero value of a field means its default.
 type Plan struct {
 	Seed      uint64
-	Failovers int // after which the world ends: 250
+	Failovers int // after which the world ends: 100
 	Nodes     int // at the beginning; 3, or 5 in one world of five
-	// Calm has nothing done to the cluster; the world ends after Failovers rounds.
+	// Calm has nothing done to the cluster: the world ends after Failovers rounds.
 	Calm bool
+
+	spoil func(*World) // what a test does before the audit, to see it found
 }
 
-const defaultFailovers = 250
+// defaultFailovers keeps a world small: what it has decided is in every snapshot and
+// in every restart.
+const defaultFailovers = 100
 
 // Bounds of a world. They are virtual: waiting costs nothing.
 const (
@@ -55,7 +59,7 @@ var (
 type World struct {
 	plan    Plan
 	began   time.Time
-	rng     *rand.Rand // the story's alone
+	rng     *rand.Rand // the story's alone; see round
 	network *clustertest.Network
 	fakes   participanttest.Fakes
 	record  *history.Recorder
@@ -82,6 +86,7 @@ type World struct {
 	touched bool     // something was done since that term began
 	open    []repair // what was done and is not undone yet
 	number  int      // of the next client
+	chapter uint64   // rounds so far
 }
 
 // effect names a branch at a participant.
@@ -103,6 +108,9 @@ func Run(p Plan) *World {
 		}
 	}
 	w.finish()
+	if p.spoil != nil {
+		p.spoil(w)
+	}
 	w.audit()
 	w.end()
 	return w
@@ -223,7 +231,7 @@ func (w *World) look() {
 		default:
 			w.Spontaneous++
 		}
-		w.touched = len(w.open) > 0
+		w.touched = len(w.open) > 0 // what is still broken may cost the next term too
 	}
 }
 
@@ -253,10 +261,17 @@ func (w *World) await(d time.Duration, holds func() bool) bool {
 // middle of what they want, and another term begins.
 func (w *World) round() {
 	const window = 40 * time.Millisecond
-	for range 2 + w.rng.IntN(5) {
+	// A source of its own: what came out otherwise in one round, because goroutines ran
+	// in another order, shifts nothing in the next.
+	w.chapter++
+	w.rng = rand.New(rand.NewPCG(w.plan.Seed, w.chapter<<16))
+	for range 1 + w.rng.IntN(4) {
 		w.send(between(w.rng, 0, window))
 	}
 	w.pass(between(w.rng, 0, window))
+	if w.rng.IntN(2) == 0 {
+		w.aim(Step(w.rng.IntN(int(steps))), window)
+	}
 	if !w.plan.Calm {
 		w.disturb()
 	}
