@@ -81,6 +81,12 @@ type Config struct {
 	StoreTimeout time.Duration // bound for one write of the log; past it Exit
 	RPCTimeout   time.Duration // bound for one message to a peer
 
+	// DiskHeadroom is the free bytes in Dir below which the disk counts as low
+	// ([Disk]), and DiskReserve the size of a file in it that the node gives up for
+	// its log when the disk is all but full. A Storage of its own has no such bound.
+	DiskHeadroom int64
+	DiskReserve  int64
+
 	// Network is how nodes reach each other; nil is TCP.
 	Network Network
 	// Storage is where the node keeps what outlives it; nil is files in Dir.
@@ -102,6 +108,8 @@ func (c Config) withDefaults() Config {
 	c.LeadGrace = orDefault(c.LeadGrace, DefaultLeadGrace)
 	c.StoreTimeout = orDefault(c.StoreTimeout, DefaultStoreTimeout)
 	c.RPCTimeout = orDefault(c.RPCTimeout, DefaultRPCTimeout)
+	c.DiskHeadroom = orDefault(c.DiskHeadroom, DefaultDiskHeadroom)
+	c.DiskReserve = orDefault(c.DiskReserve, DefaultDiskReserve)
 	if c.Logger == nil {
 		c.Logger = hclog.NewNullLogger()
 	}
@@ -159,6 +167,9 @@ func (c Config) Validate() error {
 		if err := checkDialable(c.Advertise); err != nil {
 			add("advertised address: %w", err)
 		}
+	}
+	if c.DiskHeadroom < 0 || c.DiskReserve < 0 {
+		add("disk headroom %d and reserve %d: not below zero", c.DiskHeadroom, c.DiskReserve)
 	}
 	problems = append(problems, c.checkPeers()...)
 	problems = append(problems, c.checkTimes()...)

@@ -26,6 +26,7 @@ type guard struct {
 	stores
 	limit time.Duration // of one write
 	fail  func(error)   // ends the process; where it returns, the node is cut off
+	look  func()        // at the room on the disk, before each write; nil for none
 	// used is told after a write that makes the disk a member's, and before Raft
 	// can tell anybody of it; it costs nothing once it has noted that.
 	used   func() error
@@ -62,6 +63,9 @@ func (g *guard) write(what string, steps ...func() error) error {
 		g.fail(fmt.Errorf("the disk hangs: %s takes longer than %s", what, g.limit))
 	})
 	defer watchdog.Stop()
+	if g.look != nil {
+		g.look()
+	}
 	for _, step := range steps {
 		if g.failed.Load() {
 			break

@@ -56,6 +56,7 @@ type answer struct {
 	// KnowsYou reports that the asker is in the committed or in the latest
 	// configuration.
 	KnowsYou bool   `json:"knows_you,omitempty"`
+	DiskLow  bool   `json:"disk_low,omitempty"`
 	Error    string `json:"error,omitempty"` // why Admit was refused
 }
 
@@ -119,7 +120,7 @@ func (n *Node) describe(q question) answer {
 		a.Founders = configuredFounders(n.cfg.Peers)
 	}
 	s := n.Status()
-	a.Members, a.Term, a.LastIndex = s.Members, s.Term, s.LastIndex
+	a.Members, a.Term, a.LastIndex, a.DiskLow = s.Members, s.Term, s.LastIndex, s.Disk.Low
 	a.Leader = n.leads()
 	a.KnowsYou = memberOf(s.Members, q.ID) || n.state.committedHas(q.ID)
 	return a

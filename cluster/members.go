@@ -28,11 +28,12 @@ type Status struct {
 	CommitIndex uint64 // the last entry known to be committed
 	LastIndex   uint64 // the last entry in this node's log
 	Members     []Member
+	Disk        Disk
 }
 
 // Status reports at once, from memory.
 func (n *Node) Status() Status {
-	s := Status{ID: n.cfg.ID}
+	s := Status{ID: n.cfg.ID, Disk: n.Disk()}
 	r := n.running()
 	if r == nil {
 		return s

@@ -25,6 +25,7 @@ type Node struct {
 	cfg      Config
 	log      hclog.Logger
 	disk     *disk
+	space    *space // nil where the storage has no bounds
 	port     *port
 	state    *state
 	trans    transport
@@ -95,6 +96,7 @@ func (n *Node) start(ctx context.Context, s seams) error {
 	if n.disk, err = openDisk(n.cfg); err != nil {
 		return err
 	}
+	n.watchSpace()
 	n.state = newState(n.cfg.FSM, n.disk)
 	if n.port, err = listen(n.cfg); err != nil {
 		return err
@@ -131,7 +133,7 @@ func (n *Node) startRaft(s seams) error {
 		store = s.wrap(store)
 	}
 	g := &guard{
-		stores: store, limit: n.cfg.StoreTimeout, fail: n.exit,
+		stores: store, limit: n.cfg.StoreTimeout, fail: n.exit, look: n.space.glance,
 		used: func() error { return n.disk.advance(phaseMember) },
 	}
 	logs, err := n.disk.logStore(g)
