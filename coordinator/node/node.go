@@ -26,7 +26,8 @@ import (
 
 // Config of a node. Zero values mean defaults.
 type Config struct {
-	// Cluster is the Raft member's; FSM and Logger are filled in here.
+	// Cluster is the Raft member's; FSM and Logger are filled in here, and Admit of
+	// the Coordinator's.
 	Cluster     cluster.Config
 	Coordinator coordinator.Config
 	Drivers     participants.Drivers
@@ -108,7 +109,9 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 		return nil, err
 	}
 	n.writer = newWriter(n.Cluster)
-	n.Coordinator, err = coordinator.New(cfg.Coordinator, n.writer, view{n.Machine}, cfg.Drivers, n.logger)
+	bounds := cfg.Coordinator
+	bounds.Admit = n.admit
+	n.Coordinator, err = coordinator.New(bounds, n.writer, view{n.Machine}, cfg.Drivers, n.logger)
 	if err != nil {
 		n.writer.close()
 		return nil, errors.Join(err, n.Cluster.Close(ctx))
@@ -123,6 +126,19 @@ func (n *Node) Close(ctx context.Context) error {
 	err := n.Cluster.Close(ctx)
 	n.writer.close()
 	return err
+}
+
+// fullDiskDelay is when a client that found the disk full tries again: somebody has
+// to make room first.
+const fullDiskDelay = 5 * time.Second
+
+// admit keeps new transactions out while this node's disk has room for decisions
+// only.
+func (n *Node) admit() error {
+	if n.Cluster.Disk().Low {
+		return &coordinator.BusyError{What: "the leader's disk is nearly full", RetryAfter: fullDiskDelay}
+	}
+	return nil
 }
 
 // lead is one term: it opens the epoch, and then drives transactions until the

@@ -87,12 +87,17 @@ log_format: json
 max_timeout: 1h30m
 max_payload: 512KiB
 max_unfinished: 10
+disk_headroom: 1GiB
+disk_reserve: 128MiB
 `)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got, want := got.Peers.String(), "n1=a.example:7301,n2=b.example:7301,n3=[::1]:7301"; got != want {
 		t.Errorf("peers %s, want %s", got, want)
+	}
+	if got.DiskHeadroom != 1<<30 || got.DiskReserve != 128<<20 {
+		t.Errorf("room on the disk: %d and %d", got.DiskHeadroom, got.DiskReserve)
 	}
 	if got.HTTPAddr != "" || got.MaxTimeout != 90*time.Minute || got.MaxPayload != 512<<10 || got.MaxUnfinished != 10 {
 		t.Errorf("read as %+v", got)
@@ -152,6 +157,8 @@ func TestMistakes(t *testing.T) {
 		{"raft address told twice, differently", append(enough, "--raft-advertise", "b:7301"), "", "but peers has this node at 127.0.0.1:7301"},
 		{"one port twice", append(enough, "--http-addr", "127.0.0.1:7101"), "", "http-addr: 127.0.0.1:7101 is grpc-addr already"},
 		{"a free port each", append(enough, "--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0"), "", ""},
+		{"no headroom", append(enough, "--disk-headroom", "0"), "", "disk-headroom: 0: must be more than zero"},
+		{"a reserve below nothing", append(enough, "--disk-reserve", "-1B"), "", "disk-reserve: -1: must be more than zero"},
 		{"log level", append(enough, "--log-level", "loud"), "", "log-level: \"loud\": want one of"},
 		{"negative time", append(enough, "--stop-timeout", "-1s"), "", "stop-timeout: -1s: must be more than zero"},
 		{"no room", append(enough, "--max-unfinished", "0"), "", "max-unfinished: 0: must be more than zero"},
@@ -197,7 +204,7 @@ func TestDefaultsAreShownAndValid(t *testing.T) {
 	flags := pflag.NewFlagSet("server", pflag.ContinueOnError)
 	Register(flags)
 	for name, want := range map[string]string{
-		"max-timeout": "1h", "max-payload": "1MiB", "heartbeat-timeout": "500ms", "join": "false", "default-timeout": "15s", "store-timeout": "10s",
+		"max-timeout": "1h", "max-payload": "1MiB", "disk-headroom": "64MiB", "heartbeat-timeout": "500ms", "join": "false", "default-timeout": "15s", "store-timeout": "10s",
 	} {
 		if got := flags.Lookup(name).DefValue; got != want {
 			t.Errorf("--%s shows the default %q, want %q", name, got, want)

@@ -81,6 +81,12 @@ type Server struct {
 	Retention   time.Duration
 	MaxRetained int
 
+	// DiskHeadroom is the free bytes in DataDir below which a leader admits no new
+	// transactions, and DiskReserve the size of a file there that the node gives up
+	// for decisions when the disk is all but full.
+	DiskHeadroom int
+	DiskReserve  int
+
 	// StopTimeout bounds a graceful stop, in which leadership is handed over and
 	// calls under way are answered.
 	StopTimeout time.Duration
@@ -108,6 +114,8 @@ func Default() Server {
 		MaxPayload:                  1 << 20,
 		Retention:                   24 * time.Hour,
 		MaxRetained:                 1_000_000,
+		DiskHeadroom:                cluster.DefaultDiskHeadroom,
+		DiskReserve:                 cluster.DefaultDiskReserve,
 		StopTimeout:                 10 * time.Second,
 	}
 }
@@ -139,6 +147,8 @@ func (c *Server) settings() []setting {
 		{"max-payload", size(&c.MaxPayload), "most `bytes` of one branch's payload, such as 512KiB"},
 		{"retention", duration(&c.Retention), "`time` for which a finished transaction answers retries"},
 		{"max-retained", count(&c.MaxRetained), "most finished transactions to keep"},
+		{"disk-headroom", size(&c.DiskHeadroom), "admit no new transactions below these free `bytes` of the data directory"},
+		{"disk-reserve", size(&c.DiskReserve), "`bytes` of the data directory to hold back for decisions on a full disk"},
 		{"stop-timeout", duration(&c.StopTimeout), "longest `time` of a graceful stop"},
 	}
 }
@@ -249,7 +259,7 @@ func (c Server) validateBounds(p *problems) {
 	}{
 		{"max-unfinished", c.MaxUnfinished}, {"max-payload", c.MaxPayload},
 		{"max-unfinished-per-participant", c.MaxUnfinishedPerParticipant},
-		{"max-retained", c.MaxRetained},
+		{"max-retained", c.MaxRetained}, {"disk-headroom", c.DiskHeadroom}, {"disk-reserve", c.DiskReserve},
 	} {
 		if n.value <= 0 {
 			p.add(n.name, "%d: must be more than zero", n.value)

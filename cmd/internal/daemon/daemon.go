@@ -118,6 +118,8 @@ func nodeConfig(cfg config.Server, o Options, api string) node.Config {
 			HeartbeatTimeout: cfg.HeartbeatTimeout,
 			ElectionTimeout:  cfg.ElectionTimeout,
 			LeaderLease:      cfg.LeaderLease,
+			DiskHeadroom:     int64(cfg.DiskHeadroom),
+			DiskReserve:      int64(cfg.DiskReserve),
 			StoreTimeout:     cfg.StoreTimeout,
 			Exit:             o.Exit,
 		},
