@@ -203,7 +203,7 @@ func checkTarget(r *http.Request) error {
 	}
 	for name, values := range r.URL.Query() {
 		if fields == nil || fields.ByName(protoreflect.Name(name)) == nil && fields.ByJSONName(name) == nil {
-			bad.add(reasonInvalidRequest, name, "no such parameter")
+			bad.add(reasonInvalidRequest, strings.ToValidUTF8(name, "\uFFFD"), "no such parameter")
 		} else if !utf8.ValidString(strings.Join(values, "")) {
 			bad.add(reasonInvalidRequest, name, "not UTF-8")
 		}

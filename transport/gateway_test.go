@@ -118,7 +118,8 @@ func TestParticipantsAndClusterOverHTTP(t *testing.T) {
 		}
 	}
 	_, st := n.curl(t, "GET", "/v1/cluster", "")
-	for field, want := range map[string]any{"node": "n1", "leader": "n1", "epoch": "1", "commit_index": "41", "last_index": "42", "applied_index": "2", "cluster": "test", "version": "v0.0.0-test", "entries": "2"} {
+	for field, want := range map[string]any{"node": "n1", "leader": "n1", "epoch": "1", "commit_index": "41", "last_index": "42", "applied_index": "2", "cluster": "test", "version": "v0.0.0-test", "entries": "2",
+		"disk_free": "3221225472", "disk_reserve": "67108864", "disk_low": true} {
 		if st[field] != want {
 			t.Errorf("status: %s is %v, want %v", field, st[field], want)
 		}
@@ -169,6 +170,7 @@ func TestBadInput(t *testing.T) {
 		{"unspecified state", "GET", tx + "?states=0", ``, 400, reasonInvalidRequest},
 		{"a path that is not UTF-8", "GET", tx + "/%ff", ``, 400, reasonInvalidRequest},
 		{"a parameter that is not UTF-8", "GET", tx + "?participant=%ff", ``, 400, reasonInvalidRequest},
+		{"a parameter's name that is not UTF-8", "GET", tx + "?%ff=1", ``, 400, reasonInvalidRequest},
 		{"made up page token", "GET", tx + "?page_token=x", ``, 400, reasonInvalidRequest},
 		{"unknown transaction", "GET", tx + "/" + txid(t).String(), ``, 404, reasonNotFound},
 		{"bad participant name", "PUT", "/v1/participants/9lives", `{"driver":"fake"}`, 400, reasonInvalidRequest},
