@@ -178,7 +178,8 @@ func (n *fakeNode) APIAddress(_ context.Context, raftAddress string) (string, er
 
 func (n *fakeNode) Status() cluster.Status {
 	leader, _ := n.Leader()
-	return cluster.Status{ID: n.id, Leader: leader, Term: 7, CommitIndex: 41, LastIndex: 42, Members: []cluster.Member{
+	room := cluster.Disk{Free: 3 << 30, Reserve: 64 << 20, Low: true}
+	return cluster.Status{ID: n.id, Leader: leader, Term: 7, CommitIndex: 41, LastIndex: 42, Disk: room, Members: []cluster.Member{
 		{Peer: cluster.Peer{ID: n.id, RaftAddress: "raft-" + n.id}, Voter: true, Leader: leader.ID == n.id},
 	}}
 }

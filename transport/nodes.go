@@ -36,6 +36,9 @@ func (s *nodes) Status(context.Context, *decreev1.StatusRequest) (*decreev1.Stat
 		Damaged:      uint64(stats.Damaged),    //nolint:gosec // a count
 		Entries:      stats.Entries,
 		Version:      s.cfg.Version,
+		DiskFree:     uint64(max(0, st.Disk.Free)),    //nolint:gosec // not negative
+		DiskReserve:  uint64(max(0, st.Disk.Reserve)), //nolint:gosec // not negative
+		DiskLow:      st.Disk.Low,
 	}
 	for _, n := range st.Members {
 		answer.Nodes = append(answer.Nodes, &decreev1.Node{

@@ -180,7 +180,7 @@ func (p *program) statusTables(best *decreev1.StatusResponse, views []nodeView) 
 		"horizon", shortTime(asTime(best.GetHorizon())),
 	)
 	p.out.linef("")
-	p.out.table([]string{"NODE", "ROLE", "RAFT ADDRESS", "ENDPOINT", "APPLIED", "ENTRIES", "VERSION", "ERROR"}, nodeRows(best, views))
+	p.out.table([]string{"NODE", "ROLE", "RAFT ADDRESS", "ENDPOINT", "APPLIED", "ENTRIES", "DISK FREE", "VERSION", "ERROR"}, nodeRows(best, views))
 }
 
 // nodeRows has a row for each member, and one for each endpoint that is nobody's
@@ -210,7 +210,7 @@ func nodeRows(best *decreev1.StatusResponse, views []nodeView) [][]string {
 			rows = append(rows, padded(append([]string{v.status.GetNode(), "not a member", ""}, answeredCells(v)...)))
 		}
 		if v.err != nil {
-			rows = append(rows, []string{"", "", "", v.endpoint, "", "", "", strings.TrimPrefix(v.err.Error(), "decree: ")})
+			rows = append(rows, []string{"", "", "", v.endpoint, "", "", "", "", strings.TrimPrefix(v.err.Error(), "decree: ")})
 		}
 	}
 	return rows
@@ -221,13 +221,32 @@ func answeredCells(v nodeView) []string {
 		v.endpoint,
 		strconv.FormatUint(v.status.GetAppliedIndex(), 10),
 		strconv.FormatUint(v.status.GetEntries(), 10),
+		diskRoom(v.status),
 		v.status.GetVersion(),
+	}
+}
+
+// diskRoom is what is left on a node's disk, empty where it does not know.
+func diskRoom(s *decreev1.StatusResponse) string {
+	free := s.GetDiskFree()
+	unit, name := uint64(1<<20), "MiB"
+	if free >= 10<<30 {
+		unit, name = 1<<30, "GiB"
+	}
+	room := strconv.FormatUint(free/unit, 10) + " " + name
+	switch {
+	case s.GetDiskLow():
+		return room + ", low"
+	case free == 0:
+		return ""
+	default:
+		return room
 	}
 }
 
 // padded fills a row of the status table up.
 func padded(row []string) []string {
-	const columns = 8
+	const columns = 9
 	return append(row, make([]string, columns-len(row))...)
 }
 

@@ -127,22 +127,27 @@ func (*StatusRequest) Descriptor() ([]byte, []int) {
 }
 
 type StatusResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Cluster       string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"` // its id, empty before the first epoch
-	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`       // the one that answers
-	Leader        string                 `protobuf:"bytes,3,opt,name=leader,proto3" json:"leader,omitempty"`   // empty while there is none
-	Epoch         uint64                 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	CommitIndex   uint64                 `protobuf:"varint,5,opt,name=commit_index,json=commitIndex,proto3" json:"commit_index,omitempty"`
-	AppliedIndex  uint64                 `protobuf:"varint,6,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
-	LastIndex     uint64                 `protobuf:"varint,7,opt,name=last_index,json=lastIndex,proto3" json:"last_index,omitempty"`
-	Nodes         []*Node                `protobuf:"bytes,8,rep,name=nodes,proto3" json:"nodes,omitempty"`
-	ClusterTime   *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=cluster_time,json=clusterTime,proto3" json:"cluster_time,omitempty"`
-	Horizon       *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=horizon,proto3" json:"horizon,omitempty"`
-	Unfinished    uint64                 `protobuf:"varint,11,opt,name=unfinished,proto3" json:"unfinished,omitempty"` // transactions
-	Retained      uint64                 `protobuf:"varint,12,opt,name=retained,proto3" json:"retained,omitempty"`     // transactions known, finished ones included
-	Damaged       uint64                 `protobuf:"varint,13,opt,name=damaged,proto3" json:"damaged,omitempty"`       // transactions with a heuristic branch
-	Entries       uint64                 `protobuf:"varint,14,opt,name=entries,proto3" json:"entries,omitempty"`       // log entries with commands that this node has applied since its start
-	Version       string                 `protobuf:"bytes,15,opt,name=version,proto3" json:"version,omitempty"`
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Cluster      string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"` // its id, empty before the first epoch
+	Node         string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`       // the one that answers
+	Leader       string                 `protobuf:"bytes,3,opt,name=leader,proto3" json:"leader,omitempty"`   // empty while there is none
+	Epoch        uint64                 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	CommitIndex  uint64                 `protobuf:"varint,5,opt,name=commit_index,json=commitIndex,proto3" json:"commit_index,omitempty"`
+	AppliedIndex uint64                 `protobuf:"varint,6,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
+	LastIndex    uint64                 `protobuf:"varint,7,opt,name=last_index,json=lastIndex,proto3" json:"last_index,omitempty"`
+	Nodes        []*Node                `protobuf:"bytes,8,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	ClusterTime  *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=cluster_time,json=clusterTime,proto3" json:"cluster_time,omitempty"`
+	Horizon      *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=horizon,proto3" json:"horizon,omitempty"`
+	Unfinished   uint64                 `protobuf:"varint,11,opt,name=unfinished,proto3" json:"unfinished,omitempty"` // transactions
+	Retained     uint64                 `protobuf:"varint,12,opt,name=retained,proto3" json:"retained,omitempty"`     // transactions known, finished ones included
+	Damaged      uint64                 `protobuf:"varint,13,opt,name=damaged,proto3" json:"damaged,omitempty"`       // transactions with a heuristic branch
+	Entries      uint64                 `protobuf:"varint,14,opt,name=entries,proto3" json:"entries,omitempty"`       // log entries with commands that this node has applied since its start
+	Version      string                 `protobuf:"bytes,15,opt,name=version,proto3" json:"version,omitempty"`
+	DiskFree     uint64                 `protobuf:"varint,16,opt,name=disk_free,json=diskFree,proto3" json:"disk_free,omitempty"`          // bytes left to this node's log; 0 where that is not known
+	DiskReserve  uint64                 `protobuf:"varint,17,opt,name=disk_reserve,json=diskReserve,proto3" json:"disk_reserve,omitempty"` // bytes that this node holds back, and gives up for decisions
+	// Set while this node's disk is nearly full. A leader then admits no new
+	// transactions.
+	DiskLow       bool `protobuf:"varint,18,opt,name=disk_low,json=diskLow,proto3" json:"disk_low,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -280,6 +285,27 @@ func (x *StatusResponse) GetVersion() string {
 		return x.Version
 	}
 	return ""
+}
+
+func (x *StatusResponse) GetDiskFree() uint64 {
+	if x != nil {
+		return x.DiskFree
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetDiskReserve() uint64 {
+	if x != nil {
+		return x.DiskReserve
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetDiskLow() bool {
+	if x != nil {
+		return x.DiskLow
+	}
+	return false
 }
 
 type AddNodeRequest struct {
@@ -540,7 +566,7 @@ const file_decree_v1_cluster_proto_rawDesc = "" +
 	"\fraft_address\x18\x02 \x01(\tR\vraftAddress\x12\x14\n" +
 	"\x05voter\x18\x03 \x01(\bR\x05voter\x12\x16\n" +
 	"\x06leader\x18\x04 \x01(\bR\x06leader\"\x0f\n" +
-	"\rStatusRequest\"\xf9\x03\n" +
+	"\rStatusRequest\"\xd4\x04\n" +
 	"\x0eStatusResponse\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x16\n" +
@@ -560,7 +586,10 @@ const file_decree_v1_cluster_proto_rawDesc = "" +
 	"\bretained\x18\f \x01(\x04R\bretained\x12\x18\n" +
 	"\adamaged\x18\r \x01(\x04R\adamaged\x12\x18\n" +
 	"\aentries\x18\x0e \x01(\x04R\aentries\x12\x18\n" +
-	"\aversion\x18\x0f \x01(\tR\aversion\"C\n" +
+	"\aversion\x18\x0f \x01(\tR\aversion\x12\x1b\n" +
+	"\tdisk_free\x18\x10 \x01(\x04R\bdiskFree\x12!\n" +
+	"\fdisk_reserve\x18\x11 \x01(\x04R\vdiskReserve\x12\x19\n" +
+	"\bdisk_low\x18\x12 \x01(\bR\adiskLow\"C\n" +
 	"\x0eAddNodeRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\fraft_address\x18\x02 \x01(\tR\vraftAddress\"\x11\n" +
