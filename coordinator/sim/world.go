@@ -190,7 +190,9 @@ func (w *World) found() {
 		w.register(name)
 	}
 	w.look()
-	w.cluster = w.running()[0].node.Machine.ClusterID()
+	for _, l := range w.running() {
+		w.cluster = max(w.cluster, l.node.Machine.ClusterID()) // a follower may not know it yet
+	}
 }
 
 // register repeats until the answer is certain.
