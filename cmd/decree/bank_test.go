@@ -21,6 +21,9 @@ func TestBankRefusesWhatItCannotRun(t *testing.T) {
 	}{
 		{[]string{"--workers", "0", "--accounts", "0", "--for", "-1s"}, []string{"workers 0", "accounts 0", "for -1s"}},
 		{[]string{"--kill-leader-every", "1s"}, []string{"kill the leader every 1s"}},
+		{[]string{"--faults", "leader,earthquake"}, []string{"--faults", `"earthquake"`, "partition"}},
+		{[]string{"--faults", "all", "--fault-every", "1ms", "--kill-leader-every", "10s"}, []string{"a fault every 1ms", "where faults strike"}},
+		{[]string{"--failovers", "3"}, []string{"failovers 3"}},
 		{[]string{"--for", "many"}, []string{"invalid argument"}},
 		{[]string{"wallet"}, []string{"path"}},
 	} {

@@ -80,7 +80,6 @@ func (s settling) findings() bank.Findings {
 // finished, and no resource holds anything prepared. Every fault is over. What does
 // not settle in time is a finding, also if it does before it is audited.
 func (d *day) settle(ctx context.Context) (rest settling) {
-	d.out.say("waiting until everything is delivered")
 	start := time.Now()
 	bounded, cancel := context.WithTimeout(ctx, cmp.Or(d.cfg.rest, patience))
 	defer cancel()

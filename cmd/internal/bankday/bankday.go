@@ -191,7 +191,7 @@ func Run(ctx context.Context, cfg Config) (result Result, err error) {
 	}
 	ctx = context.WithoutCancel(ctx)
 	if len(cfg.Faults) > 0 {
-		d.teller.Resolve(ctx)
+		d.resolve(ctx)
 	}
 	report, err := d.audit(ctx)
 	if err != nil {

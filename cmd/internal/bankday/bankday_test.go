@@ -171,8 +171,8 @@ func seedOfAllKinds(first int) uint64 {
 func TestDayWithFaults(t *testing.T) {
 	out := &transcript{}
 	cfg := short(t, out)
-	cfg.For, cfg.Workers, cfg.Faults, cfg.FaultEvery = 16*time.Second, 24, AllKinds(), time.Second
-	cfg.Seed = seedOfAllKinds(16)
+	cfg.For, cfg.Workers, cfg.Faults, cfg.FaultEvery = 12*time.Second, 24, AllKinds(), time.Second
+	cfg.Seed = seedOfAllKinds(12)
 	result, err := Run(t.Context(), cfg)
 	if err != nil {
 		t.Fatalf("%v\n%s%s", err, out, logs(cfg.Dir))
@@ -184,12 +184,12 @@ func TestDayWithFaults(t *testing.T) {
 	nothingRuns(t, cfg.Dir)
 }
 
-// TestDayClosesAfterFailovers holds that the number of failovers ends the day, and
-// that it is a failure to see too few.
+// TestDayClosesAfterFailovers holds that the number of failovers ends the day, that
+// it is a failure to see too few, and that partitions make some.
 func TestDayClosesAfterFailovers(t *testing.T) {
 	out := &transcript{}
 	cfg := short(t, out)
-	cfg.For, cfg.Faults, cfg.FaultEvery, cfg.Failovers = time.Hour, []Kind{KillLeader, PauseLeader}, time.Second, 2
+	cfg.For, cfg.Faults, cfg.FaultEvery, cfg.Failovers = time.Hour, []Kind{Partition}, time.Second, 2
 	result, err := Run(t.Context(), cfg)
 	if err != nil || result.Failovers < 2 || result.Seconds > time.Hour.Seconds()/2 {
 		t.Fatalf("%v, %+v\n%s%s", err, result, out, logs(cfg.Dir))
@@ -200,6 +200,24 @@ func TestDayClosesAfterFailovers(t *testing.T) {
 	d.reigns.see(5)
 	if c := d.auditFailovers(); c.found.Count != 1 || c.found.Texts[0] != "only 1, and 3 were asked for" {
 		t.Errorf("too few are audited as %+v", c)
+	}
+}
+
+// TestCutLinksAreFelt cuts a participant off from all nodes for longer than hasty
+// clients wait: some of them learn no outcome, and learn it in the end.
+func TestCutLinksAreFelt(t *testing.T) {
+	out := &transcript{}
+	cfg := short(t, out)
+	cfg.For, cfg.Faults, cfg.FaultEvery = 3*hasty, []Kind{CutLink}, 3*hasty
+	for {
+		cfg.Seed = rand.Uint64()
+		if f := newPlan(cfg.Seed, cfg.Faults, cfg.FaultEvery).next(); f.way == everyone && f.at < hasty/2 && f.lasts > 2*hasty {
+			break
+		}
+	}
+	result, err := Run(t.Context(), cfg)
+	if err != nil || !result.Passed || result.Faults[CutLink] == 0 || result.Unknown == 0 {
+		t.Errorf("%v, %+v\n%s%s", err, result, out, logs(cfg.Dir))
 	}
 }
 
@@ -314,7 +332,7 @@ func TestAuditFails(t *testing.T) {
 // TestStopped stops the day at several moments, as ctrl-C does. Once money has
 // moved, it is audited.
 func TestStopped(t *testing.T) {
-	for moment, audited := range map[string]bool{"starting PostgreSQL": false, "they run": false, "workers move money": true} {
+	for moment, audited := range map[string]bool{"starting PostgreSQL": false, "they run": false, "workers move money": true, "fault 1: ": true} {
 		t.Run(moment, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
@@ -325,6 +343,9 @@ func TestStopped(t *testing.T) {
 			}}
 			cfg := short(t, out)
 			cfg.For = time.Hour
+			if moment == "fault 1: " { // which is taken back, long before its time
+				cfg.Faults, cfg.FaultEvery = []Kind{HangDatabase}, minFaultEvery
+			}
 			result, err := Run(ctx, cfg)
 			if audited && (err != nil || !result.Passed) || !audited && !errors.Is(err, context.Canceled) {
 				t.Errorf("error %v, result %+v\n%s%s", err, result, out, logs(cfg.Dir))

@@ -48,12 +48,22 @@ func (d *day) business(ctx context.Context) error {
 		if ctx.Err() != nil {
 			d.out.say("stopped early")
 		}
+		d.out.say("waiting until everything is delivered")
 		rest := d.settle(context.WithoutCancel(ctx))
 		d.shifts[len(d.shifts)-1].rest = rest
 		enough := d.cfg.Failovers > 0 && d.reigns.failovers() >= d.cfg.Failovers
 		over = open.Err() != nil || enough || rest.open != ""
 	}
 	return nil
+}
+
+// resolve asks for the outcomes that clients did not wait for. The answers may be
+// new to the log, which then has to reach every node before it is audited.
+func (d *day) resolve(ctx context.Context) {
+	d.teller.Resolve(ctx)
+	if rest := d.settle(ctx); rest.open != "" {
+		d.shifts[len(d.shifts)-1].rest = rest
+	}
 }
 
 // goal is how many failovers end a shift.
