@@ -8,7 +8,7 @@ BIN     := bin/decree
 TIMEOUT ?= 20m
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-short test-fast databases fuzz lint generate check-generated demo bank bank-chaos clean ci
+.PHONY: help build test test-short test-fast databases sim fuzz mutants lint generate check-generated demo bank bank-chaos clean ci
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,8 +28,15 @@ test-fast: databases ## run all tests without the race detector
 databases: ## install what tests need of PostgreSQL, MariaDB and Node; starts no server
 	scripts/test-databases.sh
 
+# Run in the directory, go test prints what the simulation came to.
+sim: ## 50,000 failovers (FAILOVERS) of whole clusters in virtual time, every history judged
+	cd coordinator/sim && $(GO) test -run TestFailovers -timeout 60m -sim.failovers=$(or $(FAILOVERS),50000) $(if $(SEED),-sim.seed=$(SEED))
+
 fuzz: ## fuzz every target for FUZZTIME (30s) each, and print a table
 	scripts/fuzz.sh
+
+mutants: ## break the protocol on purpose, one bug at a time, and print what catches each
+	$(GO) run -C scripts/mutants . $(MUTANTS)
 
 lint: ## gofmt, go vet, staticcheck, tidiness, shellcheck
 	scripts/lint.sh
