@@ -8,7 +8,7 @@ BIN     := bin/decree
 TIMEOUT ?= 20m
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-short test-fast databases sim fuzz mutants lint generate check-generated demo bank bank-chaos clean ci
+.PHONY: help build test test-short test-fast databases failovers sim fuzz mutants lint generate check-generated demo bank bank-chaos clean ci
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ test-fast: databases ## run all tests without the race detector
 
 databases: ## install what tests need of PostgreSQL, MariaDB and Node; starts no server
 	scripts/test-databases.sh
+
+failovers: ## 1,000,000 failovers (FAILOVERS) of the pure protocol, on one goroutine a world
+	cd fsm/txn && $(GO) test -v -run '^TestFailovers$$' -timeout 60m -failovers=$(or $(FAILOVERS),1000000) $(if $(SEED),-failovers.seed=$(SEED))
 
 # Run in the directory, go test prints what the simulation came to.
 sim: ## 50,000 failovers (FAILOVERS) of whole clusters in virtual time, every history judged
