@@ -39,7 +39,9 @@ func (t *troubles) strike(k Kind) {
 func (t *troubles) count() map[Kind]int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return maps.Clone(t.struck)
+	all := map[Kind]int{}
+	maps.Copy(all, t.struck)
+	return all
 }
 
 func (t *troubles) find(text string) {
