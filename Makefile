@@ -8,7 +8,7 @@ BIN     := bin/decree
 TIMEOUT ?= 20m
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-short test-fast databases failovers sim fuzz mutants lint generate check-generated demo bank bank-chaos clean ci
+.PHONY: help build test test-short test-fast databases failovers sim fuzz mutants lint generate check-generated demo bank bank-chaos chaos clean ci
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ bank: build ## move money between real databases for a minute, and audit every c
 
 bank-chaos: build ## the same for 200 failovers, while nodes, databases, services and links fail
 	scripts/bank.sh --faults all --failovers 200 --workers 32 --pace 5ms
+
+chaos: ## break real processes at every step of the protocol until 500 leaders fell, and audit
+	scripts/chaos.sh --failovers 500 $(CHAOS)
 
 ci: ## what CI runs
 	.ci/run

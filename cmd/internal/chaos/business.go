@@ -13,6 +13,8 @@ const (
 	// enough that what is kept of them stays small.
 	clients = 4
 	pace    = 10 * time.Millisecond
+	// transfers is how many there are at least, so that some meet the end of a fault.
+	transfers = 20
 	// meddleEvery has another client meddle with one transfer in so many.
 	meddleEvery = 4
 	// watchers are numbered from here in the history, behind all clients.
@@ -31,7 +33,7 @@ func (g *ground) doBusiness(ctx context.Context, seed uint64) *business {
 	b := &business{enough, make(chan error, 1)}
 	go func() {
 		next, err := g.teller.Run(context.WithoutCancel(ctx), bank.Traffic{
-			Seed: seed, From: g.next, Enough: open.Done(), Workers: clients, Pace: pace, MeddleEvery: meddleEvery,
+			Seed: seed, From: g.next, AtLeast: transfers, Enough: open.Done(), Workers: clients, Pace: pace, MeddleEvery: meddleEvery,
 		}, func(bank.Entry) {})
 		g.next = next
 		b.ended <- err

@@ -53,13 +53,24 @@ type fault struct {
 	// deposes says that another node leads after it has befallen the leader, and
 	// ends that a node which it befell has to end by itself.
 	deposes, ends bool
+	// spares says that a node which it befell must not end.
+	spares bool
 	// slips says that a leader which it befell lives on without knowing what
 	// happened. It may go on at its step at once, or when another leads.
 	slips bool
+	// answers is how many clients are answered while the cluster lives with the
+	// fault, beside the probe's; 0 stands for usualAnswers. A disk fills slowly.
+	answers int
 	// needs is the means that the fault takes, nil where it takes none.
 	needs  func(faults.Means) error
 	strike func(p *play) (faults.Undo, error)
 }
+
+// How many clients are answered while a cluster lives with a fault.
+const (
+	usualAnswers = 10
+	manyAnswers  = 60
+)
 
 // allFaults are the columns for each victim.
 func allFaults() []fault {
@@ -78,7 +89,8 @@ func allFaults() []fault {
 		{name: "pair", needs: links, strike: func(p *play) (faults.Undo, error) {
 			return p.ground.links.CutPair(p.leader.Name(), p.peer()), nil
 		}},
-		{name: "full", needs: func(m faults.Means) error { return m.Fill }, strike: func(p *play) (faults.Undo, error) { return p.victim.disk.Fill() }},
+		{name: "low", spares: true, answers: manyAnswers, needs: fills, strike: func(p *play) (faults.Undo, error) { return p.victim.disk.Fill() }},
+		{name: "full", answers: manyAnswers, needs: fills, strike: func(p *play) (faults.Undo, error) { return p.victim.disk.KeepFull() }},
 		{name: "eio", deposes: true, ends: true, needs: syncs, strike: (*play).failSync},
 		{name: "hang", deposes: true, ends: true, needs: syncs, strike: func(p *play) (faults.Undo, error) { return faults.HangSync(p.victim.Process) }},
 		{name: "power", deposes: true, needs: func(m faults.Means) error { return m.Power }, strike: func(p *play) (faults.Undo, error) {
@@ -88,6 +100,7 @@ func allFaults() []fault {
 }
 
 func links(m faults.Means) error { return m.Links }
+func fills(m faults.Means) error { return m.Fill }
 func syncs(m faults.Means) error { return m.Sync }
 
 // column is a fault that befalls a victim.
@@ -105,7 +118,8 @@ func columns() []column {
 
 // senseless are the columns that say nothing of their own, and why.
 var senseless = map[column]string{
-	{"pair", Follower}: "the link between leader and follower: it is pair/leader",
+	{"pair", Follower}:   "the link between leader and follower: it is pair/leader",
+	{"low", Participant}: "a participant has no reserve to give up: it is full/participant",
 }
 
 // Cells are all fields of the matrix that say something, those of one slice after
@@ -130,7 +144,7 @@ func slice(k int) []Cell {
 	return cells
 }
 
-// select picks the cells that a pattern names, such as "after-votes/*/leader".
+// pick finds the cells that a pattern names, such as "after-votes/*/leader".
 func pick(cells []Cell, pattern string) ([]Cell, error) {
 	if strings.Count(pattern, "/") != 2 {
 		return nil, fmt.Errorf("cells %q: want step/fault/victim, such as after-votes/kill/leader; each may be *", pattern)

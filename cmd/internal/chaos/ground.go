@@ -40,6 +40,7 @@ const (
 // what hangs on purpose.
 var nodeArgs = []string{
 	"--default-timeout", patience.String(), "--prepare-timeout", "3s", "--delivery-timeout", "1s", "--store-timeout", "2s",
+	"--disk-headroom", "8MiB", "--disk-reserve", "8MiB", // the disks are small
 }
 
 // The bank that the clients use: few accounts, so that transfers meet.
@@ -301,13 +302,13 @@ func (g *ground) status(ctx context.Context, n *fleet.Node) (*decreev1.StatusRes
 }
 
 // settle waits until nothing is under way: every transaction is finished, on all
-// nodes, and nothing is prepared at a participant.
+// nodes, their disks have room, and nothing is prepared at a participant.
 func (g *ground) settle(ctx context.Context) error {
 	return poll(ctx, "everything to be delivered", func(ctx context.Context) bool {
 		var index uint64
 		for _, n := range g.nodes {
 			status, ok := g.status(ctx, n)
-			if !ok || status.GetUnfinished() > 0 || status.GetLeader() == "" || status.GetAppliedIndex() == 0 {
+			if !ok || status.GetUnfinished() > 0 || status.GetLeader() == "" || status.GetDiskLow() {
 				return false
 			}
 			if index != 0 && status.GetAppliedIndex() != index {

@@ -206,7 +206,7 @@ func (p *play) suffer(ctx context.Context) error {
 	if !p.late() {
 		err = p.release()
 	}
-	return errors.Join(err, p.survive(ctx), p.release(), undo())
+	return errors.Join(err, p.survive(ctx), p.release(), undo(), p.awaitGone(ctx))
 }
 
 // late reports whether the leader stays at its step until another leads. One that
@@ -221,15 +221,15 @@ func (p *play) late() bool {
 }
 
 // survive waits until all has happened that has to in spite of the fault: another
-// node leads, a broken node has ended, and the probe's client has its answer. Where
-// a participant can't hear it, the decision is made at least.
+// node leads, a broken node has ended, and the probe's client and others have their
+// answers. Where a participant can't hear it, the probe's decision is made at least.
 func (p *play) survive(ctx context.Context) error {
 	if p.cell.deposes() {
 		if err := p.awaitSuccessor(ctx); err != nil {
 			return err
 		}
 	}
-	if p.cell.fault().ends && p.cell.Victim != Participant {
+	if p.ends() {
 		if err := p.awaitEnd(ctx); err != nil {
 			return err
 		}
@@ -237,7 +237,11 @@ func (p *play) survive(ctx context.Context) error {
 	if p.cell.Victim == Participant {
 		return p.awaitDecision(ctx)
 	}
-	return p.awaitAnswer(ctx)
+	err := errors.Join(p.awaitAnswer(ctx), p.awaitOthers(ctx))
+	if p.cell.fault().spares && !p.victim.Alive() {
+		err = errors.Join(err, fmt.Errorf("%s has ended, though it kept room for what was under way", p.victim.Name()))
+	}
+	return err
 }
 
 func (p *play) awaitSuccessor(ctx context.Context) error {
@@ -248,13 +252,26 @@ func (p *play) awaitSuccessor(ctx context.Context) error {
 
 // awaitEnd waits for the guard of a node whose disk is broken.
 func (p *play) awaitEnd(ctx context.Context) error {
+	return poll(ctx, p.victim.Name()+" to end, whose disk is broken", func(context.Context) bool {
+		return faults.Exited(p.victim.Process)
+	})
+}
+
+// awaitGone waits until a node that has ended is gone, and can be started again.
+func (p *play) awaitGone(ctx context.Context) error {
+	if !p.ends() {
+		return nil
+	}
 	select {
 	case <-p.victim.Ended():
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("waited in vain for %s to end, whose disk is broken: %w", p.victim.Name(), ctx.Err())
+		return fmt.Errorf("waited in vain for %s to be gone: %w", p.victim.Name(), ctx.Err())
 	}
 }
+
+// ends reports whether the victim has to end by itself.
+func (p *play) ends() bool { return p.cell.fault().ends && p.cell.Victim != Participant }
 
 func (p *play) awaitDecision(ctx context.Context) error {
 	return poll(ctx, "the probe's decision", func(ctx context.Context) bool {
@@ -271,6 +288,20 @@ func (p *play) awaitAnswer(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("waited in vain for the probe's answer: %w", ctx.Err())
 	}
+}
+
+// awaitOthers waits until some clients more are answered: a cluster of which less
+// than half is broken serves.
+func (p *play) awaitOthers(ctx context.Context) error {
+	want := p.cell.fault().answers
+	if want == 0 {
+		want = usualAnswers
+	}
+	ledger := p.ground.teller.Ledger
+	already := len(ledger.Entries())
+	return poll(ctx, fmt.Sprintf("%d answers to other clients", want), func(context.Context) bool {
+		return len(ledger.Entries()) >= already+want
+	})
 }
 
 // settle waits for the probe's answer and until nothing is under way.

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -95,9 +96,39 @@ func (d *Disk) Fill() (Undo, error) {
 	return undoOnce(func() error { return os.Remove(path) }), nil
 }
 
+// KeepFull is Fill, and takes what becomes free too, until it is undone.
+func (d *Disk) KeepFull() (Undo, error) {
+	undo, err := d.Fill()
+	if err != nil {
+		return nil, err
+	}
+	enough := make(chan struct{})
+	var filling sync.WaitGroup
+	filling.Go(func() {
+		tick := time.NewTicker(refill)
+		defer tick.Stop()
+		for {
+			select {
+			case <-enough:
+				return
+			case <-tick.C:
+				fill(filepath.Join(d.point, ballast)) //nolint:errcheck // again in a moment
+			}
+		}
+	})
+	return undoOnce(func() error {
+		close(enough)
+		filling.Wait()
+		return undo()
+	}), nil
+}
+
+// refill is how often what has become free is taken.
+const refill = 5 * time.Millisecond
+
 // fill writes, in ever smaller pieces, until nothing fits.
 func fill(path string) error {
-	file, err := os.Create(path)
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}

@@ -467,6 +467,33 @@ func TestFill(t *testing.T) {
 	}
 }
 
+// TestKeepFull holds that what somebody gives up does not help either.
+func TestKeepFull(t *testing.T) {
+	m := means(t)
+	needs(t, "a disk to fill", m.Fill)
+	f := troupe(t)
+	d, err := MemoryDisk(f, "memory", probeDisk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reserve := filepath.Join(d.Dir(), "reserve")
+	if err := os.WriteFile(reserve, make([]byte, probeDisk/4), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	undo := must(t)(d.KeepFull())
+	if err := os.Remove(reserve); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the ballast to take the reserve's place", func() bool {
+		info, err := os.Stat(filepath.Join(d.Dir(), ballast))
+		return err == nil && info.Size() == probeDisk
+	})
+	undoTwice(t, undo)
+	if err := os.WriteFile(reserve, make([]byte, probeDisk/2), 0o600); err != nil {
+		t.Errorf("full after the undo: %v", err)
+	}
+}
+
 // TestLosePower holds that what was synced is there afterwards, and that writers go
 // on. That what was not synced is gone is what Probe looks for.
 func TestLosePower(t *testing.T) {
@@ -533,8 +560,32 @@ func TestHangSync(t *testing.T) {
 		last = synced(f, "writer")
 		return last == before && heldByTracer(p.PID())
 	})
+	if Exited(p) {
+		t.Error("exited, though it only hangs")
+	}
 	undoTwice(t, undo)
 	await(t, "a write after it", func() bool { return synced(f, "writer") > last })
+}
+
+// TestExitInAHang holds that a process which exits in a hanging sync is seen to have
+// exited, and is gone when the sync goes on.
+func TestExitInAHang(t *testing.T) {
+	needs(t, "fsync", means(t).Sync)
+	f := troupe(t)
+	p := start(t, f, "writer", "write", filepath.Join(f.Dir(), "lines"))
+	await(t, "a first write", func() bool { return synced(f, "writer") > 0 })
+	undo := must(t)(HangSync(p))
+	await(t, "a sync that hangs", func() bool { return heldByTracer(p.PID()) })
+	if err := p.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "its exit", func() bool { return Exited(p) })
+	undoTwice(t, undo)
+	select {
+	case <-p.Ended():
+	case <-time.After(patience):
+		t.Fatal("it is not gone")
+	}
 }
 
 // heldByTracer reports whether a thread of the process waits for its tracer.

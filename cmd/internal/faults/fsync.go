@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -18,7 +20,9 @@ import (
 func FailSync(p *fleet.Process) (Undo, error) { return inject(p, "error=EIO") }
 
 // HangSync makes every fsync and fdatasync of a process hang. Undone, they go on;
-// it starts nothing that has ended.
+// it starts nothing that has ended. A process that exits meanwhile is not gone until
+// then, for its hanging thread is not, and keeps connections and ports: so it is with
+// a thread that hangs in the kernel. See [Exited].
 func HangSync(p *fleet.Process) (Undo, error) {
 	return inject(p, fmt.Sprintf("delay_enter=%ds", int(hangs.Seconds())))
 }
@@ -27,11 +31,39 @@ const (
 	// hangs is for ever, for those who wait.
 	hangs = time.Hour
 	// detachPatience is how long a tracer may take to let go before it is killed,
-	// which lets go too.
-	detachPatience = 5 * time.Second
+	// which lets go too: one whose process exits in a hang does not heed signals.
+	detachPatience = time.Second
 	// attachPatience is how long it may take to get hold of every thread.
 	attachPatience = 15 * time.Second
 )
+
+// mostHung bounds the threads that can hang in syncs at one moment, and is below what
+// a Go process has while it lives.
+const mostHung = 2
+
+// Exited reports whether a Go process has exited, though threads that a tracer holds
+// may keep it from being gone.
+func Exited(p *fleet.Process) bool {
+	if !p.Alive() {
+		return true
+	}
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.PID())) // the pattern is well formed
+	if len(threads) > mostHung {
+		return false
+	}
+	for _, path := range threads {
+		stat, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has just ended
+		}
+		// After the name, which is in brackets: t is held by a tracer, Z and X are dead.
+		_, state, _ := strings.Cut(string(stat), ") ")
+		if !strings.ContainsAny(state[:min(1, len(state))], "tZX") {
+			return false
+		}
+	}
+	return true
+}
 
 // inject has strace tamper with the process's syncs. Preloaded libraries would not
 // do: Go calls the kernel directly.
