@@ -117,6 +117,61 @@ func TestNewTermGoesOn(t *testing.T) {
 	})
 }
 
+// R13: a new term goes on although no client comes back, and with what is left of the
+// transaction's time.
+func TestNewTermNeedsNoClient(t *testing.T) {
+	run(t, Config{}, func(r *rig) {
+		willing, late := r.id(), r.id()
+		for _, id := range []txn.TxID{willing, late} {
+			r.fakes["b"].Script(prepareOp, id, participanttest.Answer{Hold: make(chan struct{})})
+			r.submit(background, transfer(id, "a", "b"))
+		}
+		time.Sleep(6 * time.Second) // of 10
+		r.depose()
+		r.fakes["b"].Script(prepareOp, late, participanttest.Answer{Hold: make(chan struct{})})
+		r.lead()
+		time.Sleep(3 * time.Second)
+		if tx := r.stored(willing); tx.State != txn.Committed {
+			t.Errorf("the new term left it %s", tx.State)
+		}
+		if tx := r.stored(late); tx.State != txn.Preparing {
+			t.Errorf("within its time it is %s", tx.State)
+		}
+		time.Sleep(2 * time.Second)
+		if tx := r.stored(late); tx.State != txn.Aborted || tx.Reason.Code != txn.ReasonTimeout {
+			t.Errorf("past its time it is %s: %s", tx.State, tx.Reason)
+		}
+	})
+}
+
+// R3, R8: whatever a participant is told carries the epoch of the term that tells it,
+// orphans' end included, so that its fence can refuse the terms before.
+func TestMessagesCarryTheirEpoch(t *testing.T) {
+	run(t, Config{}, func(r *rig) {
+		r.depose()
+		r.lead()
+		r.fakes["a"].Stage(r.branch(r.id(), 1)) // nobody drives it
+		res, err := r.c.Submit(background, transfer(r.id(), "a", "b"))
+		r.mustDecide(res, err, txn.Commit)
+		time.Sleep(2 * time.Minute) // past a scan
+		told := map[participanttest.Op]int{}
+		for _, f := range r.fakes {
+			for _, c := range f.Calls() {
+				if c.Op == participanttest.Recover {
+					continue
+				}
+				told[c.Op]++
+				if c.Branch.Epoch != 2 {
+					t.Errorf("in epoch 2 a branch was told to %s in epoch %d", c.Op, c.Branch.Epoch)
+				}
+			}
+		}
+		if told[prepareOp] != 2 || told[commitOp] != 2 || told[abortOp] != 1 {
+			t.Errorf("told %v", told)
+		}
+	})
+}
+
 // R3: after its term a coordinator refuses, and nothing of the term is left.
 func TestNotLeading(t *testing.T) {
 	run(t, Config{}, func(r *rig) {
