@@ -49,9 +49,12 @@ type entry struct {
 func (w *world) commit(e *entry) (states []*txn.Transaction, errs []error) {
 	w.index++
 	cluster, err := w.cluster.Admit(e.header)
-	if err != nil {
+	switch {
+	case err != nil:
 		w.say("entry %d of epoch %d is refused: %v", w.index, e.header.Epoch, err)
-	} else {
+	case e.header.Epoch != w.opened:
+		w.violate("R3: an entry of epoch %d is taken in epoch %d", e.header.Epoch, w.opened)
+	default:
 		w.cluster = cluster
 	}
 	at := txn.At{Cluster: w.cluster, Index: w.index}
@@ -218,7 +221,7 @@ func (w *world) elect() {
 		w.violate("R3: term %d may not open its epoch: %v", w.term, err)
 	}
 	w.index++
-	w.cluster = cluster
+	w.cluster, w.opened = cluster, w.term
 	w.stats.failovers++
 	w.say("--- epoch %d is opened, %d unfinished", w.term, len(w.open))
 	l := newLeader(w)

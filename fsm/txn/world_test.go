@@ -60,6 +60,7 @@ type world struct {
 	last    map[txn.TxID]*txn.Transaction // forgotten ones too
 
 	term     uint64
+	opened   uint64    // the last term whose epoch was opened
 	leader   *leader   // nil between two
 	deposed  []*leader // that have not noticed
 	arrivals []*entry  // of the leader that fell: to be committed before the next one's
