@@ -84,6 +84,9 @@ func (r *Result) add(p Played) {
 
 func (r *Result) skip(c Cell, why error) {
 	f := r.fields[c]
+	if f.State == Skipped {
+		return // in an earlier round
+	}
 	f.State, f.Reason = Skipped, why.Error()
 	r.Skipped++
 }
