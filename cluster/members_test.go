@@ -7,12 +7,15 @@ package cluster_test
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -65,6 +68,56 @@ func TestAddNode(t *testing.T) {
 		c.Apply([]byte("more"))
 		eventually(t, "n4 follows after its restart", func() bool { return js.of("n4").has("more") })
 	})
+}
+
+// R15: an admission is meant for one disk. One that was sent to the disk which the
+// node had before arrives at its new one, and is refused.
+func TestAdmissionIsForOneDisk(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T) {
+		var js journals
+		c := clustertest.New(t, clustertest.Options{FSM: js.make})
+		opened := make(chan struct{})
+		go func() {
+			defer close(opened)
+			c.Start("n4")
+		}()
+		late := `{"version":1,"id":"n1","incarnation":"x","admit":{"id":"n4","incarnation":"the disk before"}}`
+		var said string
+		eventually(t, "n4 answers", func() bool {
+			var err error
+			said, err = hello(t, c, "n4", late)
+			return err == nil
+		})
+		if !strings.Contains(said, "another disk") {
+			t.Errorf("n4 took an admission of another disk: %s", said)
+		}
+		select {
+		case <-opened:
+			t.Error("n4 takes part, and no leader knows it")
+		default:
+		}
+		eventually(t, "n4 is added", func() bool {
+			return c.WaitLeader().AddNode(within(t, time.Minute), peer("n4")) == nil
+		})
+		<-opened
+	})
+}
+
+// hello sends a node a question, and returns its answer as it came.
+func hello(t *testing.T, c *clustertest.Cluster, to, question string) (string, error) {
+	t.Helper()
+	conn, err := c.Network.Host("stranger").Dial(within(t, time.Minute), clustertest.Address(to))
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(time.Minute))
+	frame := binary.BigEndian.AppendUint32([]byte("H"), uint32(len(question)))
+	if _, err := conn.Write(append(frame, question...)); err != nil {
+		return "", err
+	}
+	answer, err := io.ReadAll(conn)
+	return string(answer), err
 }
 
 // The log that the new node needs is gone: it gets the snapshot.
