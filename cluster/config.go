@@ -81,9 +81,10 @@ type Config struct {
 	StoreTimeout time.Duration // bound for one write of the log; past it Exit
 	RPCTimeout   time.Duration // bound for one message to a peer
 
-	// DiskHeadroom is the free bytes in Dir below which the disk counts as low
-	// ([Disk]), and DiskReserve the size of a file in it that the node gives up for
-	// its log when the disk is all but full. A Storage of its own has no such bound.
+	// DiskHeadroom is the free bytes below which the disk of Dir counts as low
+	// ([Disk]), and DiskReserve what the log can grow by even where somebody else fills
+	// the disk: the log's file has so many blocks more than its size. A Storage that is
+	// not [Bounded] has neither.
 	DiskHeadroom int64
 	DiskReserve  int64
 

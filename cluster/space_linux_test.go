@@ -1,6 +1,6 @@
 package cluster
 
-// A real disk that is full: the reserve is really there, and a node whose write finds
+// A real disk that is full: the reserve is the log's and nobody else's, and a node whose write finds
 // no room after all exits as for any failed write, leaves a sound directory behind,
 // and goes on from there once there is room.
 
@@ -12,6 +12,9 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
 )
 
 // tmpfs mounts a file system of so many bytes until the test ends.
@@ -32,53 +35,67 @@ func tmpfs(t *testing.T, bytes int) string {
 	return dir
 }
 
-// blocks is what a file takes of its disk.
-func blocks(t *testing.T, path string) int64 {
-	t.Helper()
-	var st syscall.Stat_t
-	if err := syscall.Stat(path, &st); err != nil {
-		t.Fatal(err)
-	}
-	return st.Blocks * 512
-}
-
-// The reserve takes blocks, by either way of making it, and gives them back.
-func TestTheReserveIsAllocated(t *testing.T) {
-	const size = 5<<20 + 12345
-	f := files{t.TempDir()}
-	path := filepath.Join(f.dir, reserveFile)
-	if err := f.Reserve(size); err != nil {
-		t.Fatal(err)
-	}
-	if got := blocks(t, path); f.Reserved() != size || got < size {
-		t.Errorf("a reserve of %d bytes, %d of them on the disk", f.Reserved(), got)
-	}
-	if err := f.Reserve(0); err != nil || f.Reserved() != 0 {
-		t.Errorf("it is still there: %d bytes, %v", f.Reserved(), err)
-	}
-	file, err := os.Create(path)
+// The log writes on in its reserve while a stranger holds every other byte, and no
+// further: entry by entry, the disk is filled up behind it.
+func TestNobodyElseTakesTheReserve(t *testing.T) {
+	const size = 4 << 20
+	dir := tmpfs(t, 24<<20)
+	f := files{dir}
+	store, err := f.Open(hclog.NewNullLogger())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(fill(file, size), file.Sync(), file.Close()); err != nil {
+	defer store.Close()
+	if err := f.Reserve(size); err != nil {
 		t.Fatal(err)
 	}
-	if got := blocks(t, path); f.Reserved() != size || got < size {
-		t.Errorf("written: a reserve of %d bytes, %d of them on the disk", f.Reserved(), got)
+	if got, err := f.Reserved(); got < size || err != nil {
+		t.Fatalf("%d bytes are reserved, %v", got, err)
 	}
+	entry := raft.Log{Type: raft.LogCommand, Data: make([]byte, 4<<10)}
+	written := 0
+	for {
+		fillUp(t, filepath.Join(dir, "stranger"))
+		if free, err := f.Free(); free != 0 || err != nil {
+			t.Fatalf("%d bytes are free, %v", free, err)
+		}
+		entry.Index++
+		if err := store.StoreLog(&entry); err != nil {
+			if !errors.Is(err, syscall.ENOSPC) {
+				t.Fatal(err)
+			}
+			break
+		}
+		written += len(entry.Data)
+	}
+	if last, err := store.LastIndex(); last != entry.Index-1 || err != nil {
+		t.Errorf("the log ends at %d, %d was acknowledged, %v", last, entry.Index-1, err)
+	}
+	if written < size/2 { // the rest is bbolt's pages
+		t.Errorf("%d bytes of entries found room in a reserve of %d", written, size)
+	}
+	t.Logf("%d bytes of entries found room in a reserve of %d", written, size)
 }
 
-// A reserve that does not fit leaves nothing behind, and the disk's room is told.
-func TestAReserveThatDoesNotFit(t *testing.T) {
-	dir := tmpfs(t, 4<<20)
-	f := files{dir}
-	if err := f.Reserve(8 << 20); !errors.Is(err, syscall.ENOSPC) {
-		t.Errorf("got %v", err)
+// A reserve costs blocks and changes nothing else: the file has the size and the
+// content that it had.
+func TestReservingChangesNoContent(t *testing.T) {
+	const size = 5<<20 + 12345
+	f := files{t.TempDir()}
+	path := filepath.Join(f.dir, logFile)
+	if err := os.WriteFile(path, []byte("content"), 0o600); err != nil {
+		t.Fatal(err)
 	}
-	s := newSpace(f, Config{DiskHeadroom: 1 << 20, DiskReserve: 8 << 20, Logger: Config{}.withDefaults().Logger})
-	s.look()
-	if got := f.Reserved(); got != 0 || !s.disk().Low || s.disk().Free != 4<<20 {
-		t.Errorf("%d bytes are reserved, %+v", got, s.disk())
+	for range 2 {
+		if err := f.Reserve(size); errors.Is(err, errors.ErrUnsupported) {
+			t.Skipf("the file system of %s reserves nothing: %v", f.dir, err)
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := f.Reserved()
+	if content, _ := os.ReadFile(path); err != nil || got < size || got > size+1<<20 || string(content) != "content" {
+		t.Errorf("%d bytes are reserved, want %d; the content is %q; %v", got, size, content, err)
 	}
 }
 

@@ -1,8 +1,8 @@
 package cluster_test
 
 // The hazard "disk full" of one node and of three, with a disk whose bytes are
-// numbers: the door shuts early and opens late, the reserve goes when it is needed
-// and comes back when there is room, a snapshot never takes the room of the log, and
+// numbers: the door shuts early and opens late, the log has a
+// reserve that nobody else can take, a snapshot never takes the room of the log, and
 // leadership goes where there is room. No node dies of any of it.
 
 import (
@@ -30,7 +30,8 @@ type smallDisk struct {
 	mu       sync.Mutex
 	others   int64 // guarded by mu: bytes of somebody else
 	reserved int64 // guarded by mu
-	failing  error // guarded by mu: what Free and Reserve answer
+	failing  error // guarded by mu: what Free and Reserved answer
+	unable   bool  // set before the node starts: it knows no reserve
 	open     cluster.Store
 }
 
@@ -72,20 +73,28 @@ func (d *smallDisk) Free() (int64, error) {
 	return max(0, capacity-d.others-d.reserved), d.failing
 }
 
-func (d *smallDisk) Reserved() int64 {
+func (d *smallDisk) Reserved() (int64, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.reserved
+	return d.reserved, d.failing
 }
 
 func (d *smallDisk) Reserve(bytes int64) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.failing != nil {
-		return d.failing
+	if d.failing != nil || d.unable {
+		return errors.ErrUnsupported
 	}
-	d.reserved = bytes
+	d.reserved = max(d.reserved, bytes)
 	return nil
+}
+
+// grow has the log use some of what was reserved for it.
+func (d *smallDisk) grow(bytes int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.reserved -= bytes
+	d.others += bytes
 }
 
 // onSmallDisks starts nodes on small disks, in virtual time.
@@ -108,7 +117,7 @@ func onSmallDisks(t *testing.T, nodes int) (*clustertest.Cluster, map[string]*sm
 	return c, disks
 }
 
-func TestTheDoorAndTheReserve(t *testing.T) {
+func TestTheDoor(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		c, disks := onSmallDisks(t, 1)
 		for _, step := range []struct {
@@ -121,13 +130,7 @@ func TestTheDoorAndTheReserve(t *testing.T) {
 			{"below the headroom", 701, cluster.Disk{Free: 99, Reserve: 200, Low: true}},
 			{"a little room is no room", 676, cluster.Disk{Free: 124, Reserve: 200, Low: true}},
 			{"a quarter above it is", 675, cluster.Disk{Free: 125, Reserve: 200}},
-			{"at the floor", 750, cluster.Disk{Free: 50, Reserve: 200, Low: true}},
-			{"below the floor the reserve goes", 751, cluster.Disk{Free: 249, Low: true}},
-			{"what it leaves counts for nothing", 750, cluster.Disk{Free: 250, Low: true}},
-			{"and is filled too", 1000, cluster.Disk{Low: true}},
-			{"almost room for both", 676, cluster.Disk{Free: 324, Low: true}},
-			{"room for both", 675, cluster.Disk{Free: 125, Reserve: 200}},
-			{"all at once", 1000, cluster.Disk{Free: 0, Low: true}},
+			{"all at once: the reserve stays", 800, cluster.Disk{Free: 0, Reserve: 200, Low: true}},
 			{"and all away", 0, cluster.Disk{Free: 800, Reserve: 200}},
 		} {
 			disks["n1"].fill(step.others)
@@ -140,6 +143,36 @@ func TestTheDoorAndTheReserve(t *testing.T) {
 	})
 }
 
+// What the log has used of its reserve is reserved again, but not at the price of the
+// headroom.
+func TestTheReserveIsToppedUp(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T) {
+		c, disks := onSmallDisks(t, 1)
+		d := disks["n1"]
+		time.Sleep(5 * time.Second)
+		d.fill(675 - 50)
+		for _, step := range []struct {
+			grown int64
+			want  cluster.Disk
+		}{
+			{50, cluster.Disk{Free: 125, Reserve: 200}}, // there are 50 more than enough
+			{1, cluster.Disk{Free: 125, Reserve: 199}},
+			{199, cluster.Disk{Free: 125}},
+		} {
+			d.grow(step.grown)
+			time.Sleep(5 * time.Second)
+			if got := c.Node("n1").Disk(); got != step.want {
+				t.Errorf("the log grew by %d: %+v, want %+v", step.grown, got, step.want)
+			}
+		}
+		d.fill(0)
+		time.Sleep(5 * time.Second)
+		if got := c.Node("n1").Disk().Reserve; got != reserve {
+			t.Errorf("with room for it, %d bytes are reserved", got)
+		}
+	})
+}
+
 // A write looks for itself: it does not find the disk full because nobody looked
 // during the last second.
 func TestWritesLookFirst(t *testing.T) {
@@ -147,12 +180,12 @@ func TestWritesLookFirst(t *testing.T) {
 		c, disks := onSmallDisks(t, 1)
 		time.Sleep(10 * time.Second)
 		disks["n1"].fill(800)
-		if got := c.Node("n1").Disk(); got.Low || got.Reserve == 0 {
-			t.Fatalf("somebody looked already: %+v", got)
+		if c.Node("n1").Disk().Low {
+			t.Fatal("somebody looked already")
 		}
 		began := time.Now()
 		c.Apply([]byte("a"))
-		if got := c.Node("n1").Disk(); !got.Low || got.Reserve != 0 || got.Free != 200 {
+		if got := c.Node("n1").Disk(); !got.Low || got.Free != 0 {
 			t.Errorf("after a write: %+v", got)
 		}
 		if took := time.Since(began); took != 0 {
@@ -161,22 +194,19 @@ func TestWritesLookFirst(t *testing.T) {
 	})
 }
 
-// A restart finds the reserve that is there, and gives it up before Raft writes.
-func TestRestartOnAFullDisk(t *testing.T) {
+// A node that starts on a full disk leads, with its door shut from the beginning, and
+// reserves room once there is some.
+func TestStartOnAFullDisk(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		c, disks := onSmallDisks(t, 1)
-		time.Sleep(10 * time.Second)
 		c.Crash("n1")
-		disks["n1"].fill(800)
-		c.Start("n1")
-		c.Apply([]byte("a"))
-		if got := c.Node("n1").Disk(); !got.Low || got.Reserve != 0 || got.Free != 200 {
+		disks["n1"].fill(capacity)
+		disks["n1"].grow(disks["n1"].reserved)
+		if got := c.Start("n1").Disk(); !got.Low || got.Reserve != 0 {
 			t.Errorf("on a full disk: %+v", got)
 		}
-		c.Crash("n1")
+		c.Apply([]byte("a"))
 		disks["n1"].fill(0)
-		c.Start("n1")
-		c.Apply([]byte("b"))
 		time.Sleep(10 * time.Second)
 		if got := c.Node("n1").Disk(); got.Low || got.Reserve != reserve {
 			t.Errorf("with room: %+v", got)
@@ -190,7 +220,7 @@ func TestSnapshotsLeaveRoomForTheLog(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		c, disks := onSmallDisks(t, 1)
 		d := disks["n1"]
-		d.fill(capacity - headroom/2 + 1) // the floor is passed even without the reserve
+		d.fill(capacity - reserve - headroom/2 + 1)
 		for range 100 {
 			c.Apply([]byte("a"))
 		}
@@ -207,8 +237,7 @@ func TestSnapshotsLeaveRoomForTheLog(t *testing.T) {
 	})
 }
 
-// A disk that does not tell its room keeps nobody out, and one that can't be reserved
-// has its headroom all the same.
+// A disk that does not tell its room keeps nobody out.
 func TestWhatCannotBeToldKeepsNobodyOut(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		c, disks := onSmallDisks(t, 1)
@@ -216,8 +245,29 @@ func TestWhatCannotBeToldKeepsNobodyOut(t *testing.T) {
 		disks["n1"].fill(capacity)
 		time.Sleep(10 * time.Second)
 		c.Apply([]byte("a"))
-		if got := c.Node("n1").Disk(); got.Low {
-			t.Errorf("got %+v", got)
+		if c.Node("n1").Disk().Low {
+			t.Error("its door is shut")
+		}
+	})
+}
+
+// A disk on which nothing can be reserved has its headroom all the same.
+func TestHeadroomWithoutAReserve(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T) {
+		c, disks := onSmallDisks(t, 1)
+		c.Crash("n1")
+		disks["n1"].unable = true
+		disks["n1"].grow(disks["n1"].reserved)
+		disks["n1"].fill(0)
+		c.Start("n1")
+		time.Sleep(10 * time.Second)
+		if got, want := c.Node("n1").Disk(), (cluster.Disk{Free: capacity}); got != want {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+		disks["n1"].fill(capacity - 1)
+		time.Sleep(10 * time.Second)
+		if got, want := c.Node("n1").Disk(), (cluster.Disk{Free: 1, Low: true}); got != want {
+			t.Errorf("got %+v, want %+v", got, want)
 		}
 	})
 }
