@@ -82,8 +82,8 @@ type Server struct {
 	MaxRetained int
 
 	// DiskHeadroom is the free bytes in DataDir below which a leader admits no new
-	// transactions, and DiskReserve the size of a file there that the node gives up
-	// for decisions when the disk is all but full.
+	// transactions, and DiskReserve what the node's log can grow by even where somebody
+	// else fills the disk.
 	DiskHeadroom int
 	DiskReserve  int
 
@@ -148,7 +148,7 @@ func (c *Server) settings() []setting {
 		{"retention", duration(&c.Retention), "`time` for which a finished transaction answers retries"},
 		{"max-retained", count(&c.MaxRetained), "most finished transactions to keep"},
 		{"disk-headroom", size(&c.DiskHeadroom), "admit no new transactions below these free `bytes` of the data directory"},
-		{"disk-reserve", size(&c.DiskReserve), "`bytes` of the data directory to hold back for decisions on a full disk"},
+		{"disk-reserve", size(&c.DiskReserve), "`bytes` of the disk that only this node's log may write, for decisions on a full one"},
 		{"stop-timeout", duration(&c.StopTimeout), "longest `time` of a graceful stop"},
 	}
 }

@@ -143,8 +143,8 @@ type StatusResponse struct {
 	Damaged      uint64                 `protobuf:"varint,13,opt,name=damaged,proto3" json:"damaged,omitempty"`       // transactions with a heuristic branch
 	Entries      uint64                 `protobuf:"varint,14,opt,name=entries,proto3" json:"entries,omitempty"`       // log entries with commands that this node has applied since its start
 	Version      string                 `protobuf:"bytes,15,opt,name=version,proto3" json:"version,omitempty"`
-	DiskFree     uint64                 `protobuf:"varint,16,opt,name=disk_free,json=diskFree,proto3" json:"disk_free,omitempty"`          // bytes left to this node's log; 0 where that is not known
-	DiskReserve  uint64                 `protobuf:"varint,17,opt,name=disk_reserve,json=diskReserve,proto3" json:"disk_reserve,omitempty"` // bytes that this node holds back, and gives up for decisions
+	DiskFree     uint64                 `protobuf:"varint,16,opt,name=disk_free,json=diskFree,proto3" json:"disk_free,omitempty"`          // bytes that anybody may still write; 0 where that is not known
+	DiskReserve  uint64                 `protobuf:"varint,17,opt,name=disk_reserve,json=diskReserve,proto3" json:"disk_reserve,omitempty"` // bytes that only this node's log may
 	// Set while this node's disk is nearly full. A leader then admits no new
 	// transactions.
 	DiskLow       bool `protobuf:"varint,18,opt,name=disk_low,json=diskLow,proto3" json:"disk_low,omitempty"`
