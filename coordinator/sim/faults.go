@@ -41,6 +41,7 @@ var faults = []fault{
 	{"connections break", 3, false, (*World).breakConnections},
 	{"the leader's disk fails", 5, true, (*World).breakLeadersDisk},
 	{"the leader's disk hangs", 4, true, (*World).hangLeadersDisk},
+	{"the leader stalls", 8, true, (*World).stallLeader},
 	{"a follower's disk fails", 2, false, (*World).breakFollowersDisk},
 	{"all nodes crash", 2, true, (*World).crashAll},
 	{"a node is added", 3, false, (*World).addNode},
@@ -284,6 +285,31 @@ func (w *World) hangLeadersDisk(leader *life) repair {
 	return leader.member.disk.Repair
 }
 
+// stallLeader is as close as one process comes to a node that is stopped and goes on
+// later, believing that it leads: its Raft is inside a write, nothing reaches it or
+// leaves it, and what it was asked for meanwhile is waiting when another leads.
+func (w *World) stallLeader(leader *life) repair {
+	m, before := leader.member, w.epoch
+	m.disk.Hang()
+	w.isolate(m.id)
+	for _, name := range participantNames {
+		w.ways.set(m.id, name, true)
+	}
+	goOn := func() {
+		for _, name := range participantNames {
+			w.ways.set(m.id, name, false)
+		}
+		w.network.Heal()
+		m.disk.Repair()
+	}
+	if w.await(storeTimeout/2, func() bool { return w.epoch > before }) {
+		w.tell("%s goes on", m.id)
+		goOn()
+		return nil
+	}
+	return goOn
+}
+
 func (w *World) breakFollowersDisk(leader *life) repair {
 	m := w.follower(leader).member
 	m.disk.Break()
@@ -344,6 +370,10 @@ func (w *World) remove(leader *life, m *member) repair {
 	return nil
 }
 
+// outage is how long a participant is away: often longer than receipts wait for the
+// other branches' (a second, in coordinator).
+func (w *World) outage() time.Duration { return between(w.rng, 0, 2500*time.Millisecond) }
+
 // loseParticipant has one answer nobody, until it is repaired.
 func (w *World) loseParticipant(*life) repair {
 	f := w.fakes[participantNames[w.rng.IntN(len(participantNames))]]
@@ -351,6 +381,7 @@ func (w *World) loseParticipant(*life) repair {
 	for _, op := range ops {
 		f.Script(op, participanttest.AnyTx, participanttest.Answer{Fate: participanttest.Dropped, Stay: true})
 	}
+	w.pass(w.outage())
 	return func() {
 		for _, op := range ops {
 			f.Unscript(op, participanttest.AnyTx)
@@ -362,5 +393,6 @@ func (w *World) loseParticipant(*life) repair {
 func (w *World) loseWay(leader *life) repair {
 	id, name := leader.member.id, participantNames[w.rng.IntN(len(participantNames))]
 	w.ways.set(id, name, true)
+	w.pass(w.outage())
 	return func() { w.ways.set(id, name, false) }
 }

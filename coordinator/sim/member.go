@@ -98,7 +98,7 @@ const (
 	heartbeat    = 100 * time.Millisecond
 	lease        = 50 * time.Millisecond
 	rpcTimeout   = 200 * time.Millisecond
-	storeTimeout = 150 * time.Millisecond
+	storeTimeout = time.Second // longer than an election takes: a disk that hangs for less is waited for
 )
 
 func (l *life) config() node.Config {

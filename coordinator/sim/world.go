@@ -268,7 +268,7 @@ func (w *World) round() {
 	w.chapter++
 	w.rng = rand.New(rand.NewPCG(w.plan.Seed, w.chapter<<16))
 	for range 1 + w.rng.IntN(4) {
-		w.send(between(w.rng, 0, window))
+		w.send(between(w.rng, 0, 2*window)) // some meet what the fault has left
 	}
 	w.pass(between(w.rng, 0, window))
 	if w.rng.IntN(2) == 0 {
