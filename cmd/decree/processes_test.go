@@ -204,10 +204,19 @@ func startBench(t testing.TB) *bench {
 		b.servers = append(b.servers, s)
 		s.start()
 	}
+	b.join(endpoints, ports[6:])
+	return b
+}
+
+// join starts the two banks at their ports, connects a client to the servers, and
+// registers the banks. Everything is closed when the test ends.
+func (b *bench) join(endpoints, ports []string) {
+	t, path := b.t, build(b.t, "failpoints")
+	t.Helper()
 	for i, name := range []string{"bank-a", "bank-b"} {
-		b.banks[name] = &kvBank{address: ports[6+i], process: &process{
+		b.banks[name] = &kvBank{address: ports[i], process: &process{
 			t: t, name: name, path: path, log: filepath.Join(b.dir, name+".log"),
-			args: []string{"participant", "kv", "--listen", ports[6+i], "--path", b.bankFile(name)},
+			args: []string{"participant", "kv", "--listen", ports[i], "--path", b.bankFile(name)},
 		}}
 		b.banks[name].start()
 	}
@@ -219,12 +228,11 @@ func startBench(t testing.TB) *bench {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	for i, name := range []string{"bank-a", "bank-b"} {
-		config := mustStruct(t, map[string]any{"target": ports[6+i]})
+		config := mustStruct(t, map[string]any{"target": ports[i]})
 		if _, err := b.client.PutParticipant(ctx, &decreev1.Participant{Name: name, Driver: "grpc", Config: config}); err != nil {
 			t.Fatalf("register %s: %v", name, err)
 		}
 	}
-	return b
 }
 
 func (b *bench) bankFile(name string) string { return filepath.Join(b.dir, name+".db") }
