@@ -86,20 +86,23 @@ func (b *bench) at(s *server) *client.Client {
 	return c
 }
 
-// A release binary knows nothing of the failpoints by which these tests hold it.
+// A release binary knows nothing of the failpoints by which these tests hold it, nor
+// of the command that uses them.
 func TestReleaseBinaryHasNoFailpoints(t *testing.T) {
-	const name = "DECREE_FAILPOINT_DIR"
-	has := func(tags string) bool {
+	contents := map[string][]byte{}
+	for _, tags := range []string{"", "failpoints"} {
 		content, err := os.ReadFile(build(t, tags))
 		if err != nil {
 			t.Fatal(err)
 		}
-		return bytes.Contains(content, []byte(name))
+		contents[tags] = content
 	}
-	if !has("failpoints") {
-		t.Errorf("%s is not in a build with failpoints: this test proves nothing", name)
-	}
-	if has("") {
-		t.Errorf("%s is in a build without failpoints", name)
+	for _, name := range []string{"DECREE_FAILPOINT_DIR", "before-receipts", module + "/cmd/internal/chaos"} {
+		if !bytes.Contains(contents["failpoints"], []byte(name)) {
+			t.Errorf("%s is not in a build with failpoints: this test proves nothing", name)
+		}
+		if bytes.Contains(contents[""], []byte(name)) {
+			t.Errorf("%s is in a build without failpoints", name)
+		}
 	}
 }

@@ -301,20 +301,20 @@ func (g *ground) status(ctx context.Context, n *fleet.Node) (*decreev1.StatusRes
 	return status, err == nil
 }
 
-// settle waits until nothing is under way: every transaction is finished, on all
-// nodes, their disks have room, and nothing is prepared at a participant.
+// settle waits until nothing is under way: all nodes have applied the same, every
+// transaction is finished, the disks have room, and nothing is prepared at a participant.
 func (g *ground) settle(ctx context.Context) error {
 	return poll(ctx, "everything to be delivered", func(ctx context.Context) bool {
-		var index uint64
+		applied := map[uint64]bool{}
 		for _, n := range g.nodes {
 			status, ok := g.status(ctx, n)
 			if !ok || status.GetUnfinished() > 0 || status.GetLeader() == "" || status.GetDiskLow() {
 				return false
 			}
-			if index != 0 && status.GetAppliedIndex() != index {
-				return false
-			}
-			index = status.GetAppliedIndex()
+			applied[status.GetAppliedIndex()] = true
+		}
+		if len(applied) > 1 {
+			return false
 		}
 		for _, d := range g.desks {
 			if held, err := d.office.Prepared(ctx, g.cluster); err != nil || len(held) > 0 {
