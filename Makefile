@@ -57,7 +57,7 @@ bank: build ## move money between real databases for a minute, and audit every c
 	scripts/bank.sh
 
 bank-chaos: build ## the same for 200 failovers, while nodes, databases, services and links fail
-	scripts/bank.sh --faults all --failovers 200 --workers 32 --pace 5ms
+	scripts/bank.sh --faults all --failovers 200 --workers 16 --pace 10ms
 
 chaos: ## break real processes at every step of the protocol until 500 leaders fell, and audit
 	scripts/chaos.sh --failovers 500 $(CHAOS)
