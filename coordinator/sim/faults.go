@@ -15,7 +15,7 @@ import (
 type fault struct {
 	name   string
 	weight int
-	ends   bool // it should end the leader's term
+	wait   time.Duration // for what it may do to the leadership
 	// do does it and returns how it is undone; nil where nothing is left of it.
 	do func(w *World, leader *life) repair
 }
@@ -26,29 +26,36 @@ type repair func()
 
 func undone() {}
 
+// Those that end a term are waited for as long as it takes; others may do so, or do
+// something that takes effect later.
+const (
+	election = 400 * time.Millisecond
+	soon     = 100 * time.Millisecond
+)
+
 // faults are drawn by weight; those that end a term are done more often.
 var faults = []fault{
-	{"the leader crashes", 22, true, (*World).crashLeader},
-	{"a follower crashes", 4, false, (*World).crashFollower},
-	{"the leader is isolated", 14, true, (*World).isolateLeader},
-	{"a follower is isolated", 3, false, (*World).isolateFollower},
-	{"nobody hears the leader", 8, true, (*World).silenceLeader},
-	{"the leader hears nobody", 8, true, (*World).deafenLeader},
-	{"one link loses one direction", 3, false, (*World).cutOneWay},
-	{"the cluster is parted", 6, false, (*World).part},
-	{"the leader hands over", 16, true, (*World).transfer},
-	{"the leader is stopped", 4, true, (*World).stopLeader},
-	{"connections break", 3, false, (*World).breakConnections},
-	{"the leader's disk fails", 5, true, (*World).breakLeadersDisk},
-	{"the leader's disk hangs", 4, true, (*World).hangLeadersDisk},
-	{"the leader stalls", 8, true, (*World).stallLeader},
-	{"a follower's disk fails", 2, false, (*World).breakFollowersDisk},
-	{"all nodes crash", 2, true, (*World).crashAll},
-	{"a node is added", 3, false, (*World).addNode},
-	{"a node is removed", 2, false, (*World).removeFollower},
-	{"the leader is removed", 3, true, (*World).removeLeader},
-	{"a participant is down", 4, false, (*World).loseParticipant},
-	{"the leader loses its way to a participant", 4, false, (*World).loseWay},
+	{"the leader crashes", 22, unrest, (*World).crashLeader},
+	{"a follower crashes", 4, soon, (*World).crashFollower},
+	{"the leader is isolated", 14, unrest, (*World).isolateLeader},
+	{"a follower is isolated", 3, soon, (*World).isolateFollower},
+	{"nobody hears the leader", 8, unrest, (*World).silenceLeader},
+	{"the leader hears nobody", 8, unrest, (*World).deafenLeader},
+	{"one link loses one direction", 3, election, (*World).cutOneWay},
+	{"the cluster is parted", 6, election, (*World).part},
+	{"the leader hands over", 16, unrest, (*World).transfer},
+	{"the leader is stopped", 4, unrest, (*World).stopLeader},
+	{"connections break", 3, election, (*World).breakConnections},
+	{"the leader's disk fails", 5, unrest, (*World).breakLeadersDisk},
+	{"the leader's disk hangs", 4, unrest, (*World).hangLeadersDisk},
+	{"the leader stalls", 8, unrest, (*World).stallLeader},
+	{"a follower's disk fails", 2, soon, (*World).breakFollowersDisk},
+	{"all nodes crash", 2, unrest, (*World).crashAll},
+	{"a node is added", 3, soon, (*World).addNode},
+	{"a node is removed", 2, soon, (*World).removeFollower},
+	{"the leader is removed", 3, unrest, (*World).removeLeader},
+	{"a participant is down", 4, soon, (*World).loseParticipant},
+	{"the leader loses its way to a participant", 4, soon, (*World).loseWay},
 }
 
 // disturb does something to the cluster, waits for what becomes of the leadership,
@@ -73,22 +80,16 @@ func (w *World) disturb() {
 	if r := f.do(w, leader); r != nil {
 		w.open = append(w.open, r)
 	}
-	w.await(f.fear(), func() bool { return w.epoch > before })
+	w.await(f.wait, func() bool { return w.epoch > before })
+	w.Faults[f.name]++
 	if w.epoch > before {
+		w.Ended[f.name]++
 		w.count(falls)
 	}
 	w.pass(between(w.rng, 0, 30*time.Millisecond))
 	if w.rng.IntN(4) > 0 {
 		w.undo()
 	}
-}
-
-// fear is how long a fault may take to end the term.
-func (f fault) fear() time.Duration {
-	if f.ends {
-		return unrest
-	}
-	return 100 * time.Millisecond
 }
 
 func (w *World) draw() fault {

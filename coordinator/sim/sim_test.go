@@ -32,6 +32,9 @@ var (
 
 func TestFailovers(t *testing.T) {
 	first := draw()
+	if testing.Short() {
+		*failovers = min(*failovers, 500)
+	}
 	var (
 		mu      sync.Mutex
 		total   Tally
@@ -178,6 +181,11 @@ func (t Tally) check(test *testing.T) {
 	if t.Spontaneous > 0 {
 		test.Errorf("%d terms began although nothing was done to the cluster", t.Spontaneous)
 	}
+	for _, f := range faults {
+		if t.Failovers >= 2000 && t.Faults[f.name] == 0 {
+			test.Errorf("in %d failovers it never happened that %s", t.Failovers, f.name)
+		}
+	}
 	for s := range steps {
 		if t.Failovers >= 500 && t.Struck[s]*20 < t.Failovers {
 			test.Errorf("only %d of %d failovers struck a transaction that was %s", t.Struck[s], t.Failovers, s)
@@ -195,6 +203,10 @@ func report(total Tally, virtual, wall time.Duration, first uint64) {
 	fmt.Fprintf(&b, "failovers that struck transactions at a step (transactions there):")
 	for s := range steps {
 		fmt.Fprintf(&b, " %s %d (%d)", s, total.Struck[s], total.At[s])
+	}
+	fmt.Fprintf(&b, "\nfaults (terms that ended with them):")
+	for _, f := range faults {
+		fmt.Fprintf(&b, " %s %d (%d);", f.name, total.Faults[f.name], total.Ended[f.name])
 	}
 	fmt.Println(b.String()) // seen without -v too, where go test runs in this directory
 }

@@ -53,6 +53,8 @@ type Tally struct {
 	// Struck are the failovers that had a transaction at the step when the fault
 	// came, and At all such transactions.
 	Struck, At census
+	// Faults are what was done, and Ended the terms that ended with it, by name.
+	Faults, Ended map[string]int
 	// Told are the answers that clients got.
 	Told map[history.Answer]int
 	// Transactions by their end, and Never those that no log ever heard of.
@@ -60,7 +62,9 @@ type Tally struct {
 	Histories, Calls          int
 }
 
-func (t *Tally) init() { t.Told = map[history.Answer]int{} }
+func (t *Tally) init() {
+	t.Told, t.Faults, t.Ended = map[history.Answer]int{}, map[string]int{}, map[string]int{}
+}
 
 // Add sums up.
 func (t *Tally) Add(o Tally) {
@@ -76,6 +80,10 @@ func (t *Tally) Add(o Tally) {
 	}
 	for a, n := range o.Told {
 		t.Told[a] += n
+	}
+	for f, n := range o.Faults {
+		t.Faults[f] += n
+		t.Ended[f] += o.Ended[f]
 	}
 	t.Committed += o.Committed
 	t.Aborted += o.Aborted
