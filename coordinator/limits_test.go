@@ -193,6 +193,28 @@ func TestPreparesInFlightAreBounded(t *testing.T) {
 	})
 }
 
+// R8 and R14: a prepare that still waits for its turn when its transaction is decided
+// never leaves.
+func TestQueuedPrepareEndsWithTheDecision(t *testing.T) {
+	run(t, Config{PreparesInFlight: 1}, func(r *rig) {
+		first, second := r.id(), r.id()
+		release := make(chan struct{})
+		r.fakes["a"].Script(prepareOp, first, participanttest.Answer{Hold: release})
+		w := r.submit(background, transfer(first, "a"))
+		w.answered()
+		s := transfer(second, "a", "b")
+		s.Timeout = time.Second
+		res, err := r.c.Submit(background, s)
+		r.mustDecide(res, err, txn.Abort)
+		close(release)
+		<-w.done
+		r.mustDecide(w.result, w.err, txn.Commit)
+		time.Sleep(time.Minute)
+		r.wantCalls("a", second, abortOp)
+		r.wantCalls("b", second, prepareOp, abortOp)
+	})
+}
+
 // R14: a participant that is down is tried with one call at a time, though a crowd
 // waits for it.
 func TestDownParticipantIsTriedOneAtATime(t *testing.T) {
