@@ -288,27 +288,26 @@ func (w *World) hangLeadersDisk(leader *life) repair {
 
 // stallLeader is as close as one process comes to a node that is stopped and goes on
 // later, believing that it leads: its Raft is inside a write, nothing reaches it or
-// leaves it, and what it was asked for meanwhile is waiting when another leads.
+// leaves it, and what it was asked for meanwhile is waiting when another leads. The
+// next leader's heartbeats arrive before it goes on (upstream #695).
 func (w *World) stallLeader(leader *life) repair {
 	m, before := leader.member, w.epoch
 	m.disk.Hang()
+	w.errand(func(ctx context.Context) { leader.node.Cluster.Barrier(ctx) }) // a write to be inside of
+	w.pass(time.Millisecond)
 	w.isolate(m.id)
 	for _, name := range participantNames {
 		w.ways.set(m.id, name, true)
 	}
-	goOn := func() {
-		for _, name := range participantNames {
-			w.ways.set(m.id, name, false)
-		}
-		w.network.Heal()
-		m.disk.Repair()
+	w.await(storeTimeout/2, func() bool { return w.epoch > before })
+	w.network.Heal()
+	w.pass(between(w.rng, 0, 300*time.Millisecond))
+	w.tell("%s goes on", m.id)
+	m.disk.Repair()
+	for _, name := range participantNames {
+		w.ways.set(m.id, name, false)
 	}
-	if w.await(storeTimeout/2, func() bool { return w.epoch > before }) {
-		w.tell("%s goes on", m.id)
-		goOn()
-		return nil
-	}
-	return goOn
+	return nil
 }
 
 func (w *World) breakFollowersDisk(leader *life) repair {
