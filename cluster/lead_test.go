@@ -69,6 +69,13 @@ func (e *epochs) end(id string) {
 	delete(e.active, id)
 }
 
+// of is the term whose work runs on a node, 0 for none.
+func (e *epochs) of(id string) uint64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.active[id]
+}
+
 func (e *epochs) running() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -108,6 +115,31 @@ func TestTermsNeverOverlapOnANode(t *testing.T) {
 		}
 		if n := e.running(); n != 0 {
 			t.Errorf("the work of %d terms outlived Close", n)
+		}
+	})
+}
+
+// A node that leads again while the work of its former term goes on waits for its end.
+func TestTermWaitsForTheOneBefore(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T) {
+		var js journals
+		e := newEpochs(t)
+		e.linger = 2 * time.Second
+		c := clustertest.New(t, clustertest.Options{FSM: js.make, Lead: e.lead})
+		before := <-e.begun
+		node := c.WaitLeader()
+		if err := node.TransferLeadership(within(t, time.Minute), ""); err != nil {
+			t.Fatal(err)
+		}
+		<-e.begun
+		if err := c.WaitLeader().TransferLeadership(within(t, time.Minute), node.Status().ID); err != nil {
+			t.Fatal(err)
+		}
+		if at := e.of(node.Status().ID); c.WaitLeader() != node || at != before {
+			t.Fatalf("it works on term %d when it leads again, not on %d: this test proves nothing", at, before)
+		}
+		if after := <-e.begun; e.of(node.Status().ID) != after {
+			t.Errorf("term %d began elsewhere", after)
 		}
 	})
 }
