@@ -288,8 +288,8 @@ func (w *World) hangLeadersDisk(leader *life) repair {
 
 // stallLeader is as close as one process comes to a node that is stopped and goes on
 // later, believing that it leads: its Raft is inside a write, nothing reaches it or
-// leaves it, and what it was asked for meanwhile is waiting when another leads. The
-// next leader's heartbeats arrive before it goes on (upstream #695).
+// leaves it, and what it was asked for meanwhile is waiting when another leads. It
+// goes on before or after it could hear of that.
 func (w *World) stallLeader(leader *life) repair {
 	m, before := leader.member, w.epoch
 	m.disk.Hang()
