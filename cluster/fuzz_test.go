@@ -101,6 +101,7 @@ func FuzzIdentity(f *testing.F) {
 		`{"version":1,"id":"n1","incarnation":"x","phase":"member","founders":[{"id":"n1","raft_address":"a:1","incarnation":"x"}]}`,
 		`{"version":1,"id":"n1","incarnation":"x","phase":"empty"}`,
 		`{"version":1,"id":"n2","incarnation":"x","phase":"empty"}`,
+		`{"id":"n1","incarnation":"x","phase":"empty"}`,
 		`{"version":2,"id":"n1","incarnation":"x","phase":"empty"}`,
 		`{"version":1,"id":"n1","incarnation":"x","phase":"Member"}`,
 		`{"version":1,"id":"n1","incarnation":"x","phase":"empty"}{}`,

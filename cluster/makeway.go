@@ -10,7 +10,6 @@ func (n *Node) watchSpace() {
 	}
 	n.space = newSpace(on, n.cfg)
 	n.disk.snapshots = sparing{n.disk.snapshots, n.space}
-	n.space.glance() // a node that starts on a full disk knows it before it leads
 	made := false
 	n.work.Go(func() { n.space.run(n.ctx, func() { made = n.makeWay(made) }) })
 }

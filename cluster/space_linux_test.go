@@ -95,7 +95,7 @@ func TestReservingChangesNoContent(t *testing.T) {
 	}
 	got, err := f.Reserved()
 	if content, _ := os.ReadFile(path); err != nil || got < size || got > size+1<<20 || string(content) != "content" {
-		t.Errorf("%d bytes are reserved, want %d; the content is %q; %v", got, size, content, err)
+		t.Errorf("%d bytes are reserved, want %d; the content is %.32q; %v", got, size, content, err)
 	}
 }
 
