@@ -140,10 +140,11 @@ func (f *Fleet) Close() error {
 	err := f.guard.dismiss()
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	errs := []error{err}
 	for _, p := range f.processes {
-		p.await()
+		errs = append(errs, p.Kill()) // the guard has, unless somebody took its directory away
 	}
-	return err
+	return errors.Join(errs...)
 }
 
 // Logs is the end of every log file, for people.

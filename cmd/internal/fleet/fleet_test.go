@@ -111,6 +111,25 @@ func TestKeep(t *testing.T) {
 	}
 }
 
+// TestCloseWithoutDirectory holds that processes end although the guard can no longer
+// tell which they are.
+func TestCloseWithoutDirectory(t *testing.T) {
+	f, err := New(Config{Binary: sleeper(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := f.Start("clock")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(f.Dir()); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil || p.Alive() {
+		t.Errorf("alive %t (%v)", p.Alive(), err)
+	}
+}
+
 // TestNothingOutlivesUs kills a process that has a fleet.
 func TestNothingOutlivesUs(t *testing.T) {
 	if binary := os.Getenv("FLEET_TEST_BINARY"); binary != "" {

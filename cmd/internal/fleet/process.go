@@ -159,10 +159,3 @@ func (p *Process) signal(s os.Signal) error {
 	}
 	return nil
 }
-
-// await returns when the process is gone, which somebody else sees to.
-func (p *Process) await() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	<-p.run.ended
-}
