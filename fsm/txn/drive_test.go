@@ -186,6 +186,8 @@ func TestUnclearProposal(t *testing.T) {
 	k, d = open()
 	d.Answered(staging(), txn.Applied, k.apply(staging()), nil)
 	k.wants(d.Noticed(txn.Unclear, nil), decidesNothing, txn.Settle) // somebody else's command
+	k.wantsNothing(d.Voted(1, txn.VoteAbort, txn.Reason{Code: txn.ReasonVote}))
+	k.wantsNothing(d.Withdraw(txn.TimeIsUp))
 	k.apply(txn.Decide{ID: staging().ID, Decision: txn.Commit, ReadOnly: []int{1, 2}})
 	if next, _ := d.Settled(k.state, beginning); next != nil {
 		t.Errorf("%s is driven on", k.state.State)
@@ -292,6 +294,19 @@ func TestOrphan(t *testing.T) {
 		if got := txn.Orphan(tt.tx, tt.at, tt.branch); got != tt.want {
 			t.Errorf("branch %d at %s of one that is %s: %s, want %s", tt.branch, tt.at, tt.tx.State, got, tt.want)
 		}
+	}
+}
+
+// R6: while a transaction is being staged any prepared branch of its txid may be its
+// own, and is no orphan; later only those that it has are not.
+func TestDrives(t *testing.T) {
+	d, _ := txn.Open(staging(), true)
+	if !d.Drives("bank", 1) || !d.Drives("shop", 2) {
+		t.Error("what is being staged is given up")
+	}
+	d, _ = txn.Resume(newDesk(t).apply(staging()), beginning)
+	if !d.Drives("bank", 1) || !d.Drives("shop", 2) || d.Drives("bank", 2) || d.Drives("bank", 3) {
+		t.Error("branches are mistaken")
 	}
 }
 
