@@ -81,7 +81,7 @@ func (s settling) findings() bank.Findings {
 // not settle in time is a finding, also if it does before it is audited.
 func (d *day) settle(ctx context.Context) (rest settling) {
 	start := time.Now()
-	bounded, cancel := context.WithTimeout(ctx, cmp.Or(d.cfg.rest, patience))
+	bounded, cancel := context.WithTimeout(ctx, cmp.Or(d.cfg.recovery, patience))
 	defer cancel()
 	told := start
 	err := poll(bounded, "everything to be delivered", func() (bool, error) {

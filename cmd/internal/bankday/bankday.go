@@ -80,7 +80,9 @@ type Config struct {
 	Port      fleet.Port    // where the ports begin that are used, if they are free
 	Out       io.Writer     // for people
 
-	rest time.Duration // after which nothing may be left prepared; 0 is patience
+	// recovery is how long the cluster may take to recover from a fault, and to come to
+	// rest in the end; 0 is patience.
+	recovery time.Duration
 }
 
 // Validate reports everything that is wrong.

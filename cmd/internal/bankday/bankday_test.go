@@ -79,7 +79,11 @@ func (s *transcript) String() string {
 func short(t *testing.T, out *transcript) Config {
 	t.Helper()
 	databases.Require(t, databases.Postgres, databases.MariaDB)
-	return Config{Binary: binary, Dir: t.TempDir(), For: 3 * time.Second, Workers: 8, Accounts: 20, Seed: 1, Out: out}
+	return Config{
+		Binary: binary, Dir: t.TempDir(), For: 3 * time.Second, Workers: 8, Accounts: 20, Seed: 1, Out: out,
+		// Other tests run beside this one: that 30s are enough is shown by make bank-chaos.
+		recovery: 4 * patience,
+	}
 }
 
 // nothingRuns holds that no process is left that works for the day.
@@ -171,7 +175,7 @@ func seedOfAllKinds(first int) uint64 {
 func TestDayWithFaults(t *testing.T) {
 	out := &transcript{}
 	cfg := short(t, out)
-	cfg.For, cfg.Workers, cfg.Faults, cfg.FaultEvery = 12*time.Second, 24, AllKinds(), time.Second
+	cfg.For, cfg.Workers, cfg.Faults, cfg.FaultEvery = 12*time.Second, 12, AllKinds(), time.Second
 	cfg.Seed = seedOfAllKinds(12)
 	result, err := Run(t.Context(), cfg)
 	if err != nil {
@@ -226,7 +230,7 @@ func TestCutLinksAreFelt(t *testing.T) {
 func TestAuditFindsWhatIsLeftPrepared(t *testing.T) {
 	out := &transcript{}
 	cfg := short(t, out)
-	cfg.For, cfg.rest = time.Second, 2*time.Second
+	cfg.For, cfg.recovery = time.Second, 2*time.Second
 	out.told = func(line string) {
 		if strings.Contains(line, "waiting until everything is delivered") {
 			err := execute(t.Context(), cfg.Dir, "ledger-a", "BEGIN", "UPDATE account SET balance = balance WHERE id = 'account-01'", "PREPARE TRANSACTION 'left'")

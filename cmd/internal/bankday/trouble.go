@@ -1,6 +1,7 @@
 package bankday
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -239,7 +240,7 @@ func (d *day) office(name string) *branchOffice {
 
 // awaitLeader waits until a node leads.
 func (d *day) awaitLeader(ctx context.Context) (leader *fleet.Node, err error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(d.cfg.recovery, patience))
 	defer cancel()
 	err = poll(ctx, "a leader", func() (found bool, err error) {
 		leader, found = d.leader(ctx)
@@ -252,7 +253,7 @@ func (d *day) awaitLeader(ctx context.Context) (leader *fleet.Node, err error) {
 // that ended by itself, as one does whose disk seems to hang, is started again, as
 // who runs it in earnest would.
 func (d *day) recovered(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(d.cfg.recovery, patience))
 	defer cancel()
 	return poll(ctx, "all nodes to follow one", func() (bool, error) {
 		leader := ""
