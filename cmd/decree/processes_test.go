@@ -117,19 +117,6 @@ func (p *process) kill() {
 	<-p.done
 }
 
-// stop ends the process in an orderly way.
-func (p *process) stop() {
-	p.t.Helper()
-	p.signal(syscall.SIGCONT)
-	p.signal(syscall.SIGTERM)
-	select {
-	case <-p.done:
-	case <-time.After(patience):
-		p.t.Errorf("%s did not stop", p.name)
-		p.kill()
-	}
-}
-
 func (p *process) alive() bool {
 	select {
 	case <-p.done:

@@ -265,10 +265,9 @@ func TestPause(t *testing.T) {
 // pair is two processes with a front between them, and a connection to the one that
 // asks the other. What is said to it comes back only through the front.
 type pair struct {
-	links  *Links
-	c      net.Conn
-	heard  chan string
-	answer func() string // the next, empty for none in a while
+	links *Links
+	c     net.Conn
+	heard chan string
 }
 
 func startPair(t *testing.T) *pair {
