@@ -8,7 +8,7 @@ BIN     := bin/decree
 TIMEOUT ?= 20m
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-short test-fast databases failovers sim fuzz mutants lint generate check-generated demo bank bank-chaos chaos clean ci
+.PHONY: help build test test-short test-fast databases failovers sim model fuzz mutants lint generate check-generated demo bank bank-chaos chaos clean ci
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ sim: ## 50,000 failovers (FAILOVERS) of whole clusters in virtual time, every hi
 
 fuzz: ## fuzz every target for FUZZTIME (30s) each, and print a table
 	scripts/fuzz.sh
+
+model: ## search every state of a model of the protocol, and find its seeded bugs
+	scripts/model.sh --full
 
 mutants: ## break the protocol on purpose, one bug at a time, and print what catches each
 	$(GO) run -C scripts/mutants . $(MUTANTS)
