@@ -48,10 +48,14 @@ var simulated = []string{"./fsm/txn", "./fsm", "./participants", "./coordinator"
 
 // commands are what a level runs against a mutant, in order; the first that fails
 // has caught it.
-func commands(level int, pkg string) []command {
+func commands(level int, m mutant) []command {
 	var cs []command
+	pkg := m.pkg()
 	switch {
 	case level == tests:
+		if m.by != "" {
+			cs = append(cs, command{tests, pkg, "-run ^" + m.by + "$"})
+		}
 		for _, p := range users[pkg] {
 			cs = append(cs, command{tests, p, "-skip ^TestFailovers$"})
 		}
@@ -96,12 +100,13 @@ func (t *tree) patience(ctx context.Context, c command) (time.Duration, error) {
 type result struct {
 	mutant mutant
 	levels map[int]outcome
+	all    bool // no level was left out that could catch it
 	err    error
 }
 
 // try runs the levels against a mutant.
-func (t *tree) try(ctx context.Context, m mutant, first bool) result {
-	r := result{mutant: m, levels: map[int]outcome{}}
+func (t *tree) try(ctx context.Context, m mutant, o options) result {
+	r := result{mutant: m, levels: map[int]outcome{}, all: true}
 	overlay, err := t.overlay(m)
 	if err == nil {
 		err = t.compiles(ctx, m, overlay)
@@ -111,23 +116,31 @@ func (t *tree) try(ctx context.Context, m mutant, first bool) result {
 		return r
 	}
 	for _, level := range levels {
-		for _, c := range commands(level, m.pkg()) {
-			o, err := t.put(ctx, c, overlay)
-			if err != nil {
-				r.err = err
-				return r
-			}
-			o.seconds += r.levels[level].seconds
-			r.levels[level] = o
-			if o.failed {
-				break
-			}
+		if !strings.Contains(o.levels, fmt.Sprint(level)) {
+			r.all = false
+			continue
 		}
-		if first && r.levels[level].failed {
+		if r.err = t.climb(ctx, &r, level, overlay); r.err != nil || o.first && r.levels[level].failed {
 			break
 		}
 	}
 	return r
+}
+
+// climb runs one level against a mutant, until something fails.
+func (t *tree) climb(ctx context.Context, r *result, level int, overlay string) error {
+	for _, c := range commands(level, r.mutant) {
+		o, err := t.put(ctx, c, overlay)
+		if err != nil {
+			return err
+		}
+		o.seconds += r.levels[level].seconds
+		r.levels[level] = o
+		if o.failed {
+			break
+		}
+	}
+	return nil
 }
 
 // put runs a command on a mutant.
@@ -236,7 +249,7 @@ func (r result) problem() string {
 		return r.err.Error()
 	case len(missed) > 0:
 		return fmt.Sprintf("level %d must catch it and does not", missed[0])
-	case r.mutant.harmless == "" && !r.caught():
+	case r.mutant.harmless == "" && !r.caught() && r.all:
 		return "nothing catches it"
 	case r.mutant.harmless != "" && r.caught():
 		return "it is said to be harmless and was caught"

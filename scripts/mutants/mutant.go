@@ -23,6 +23,7 @@ type mutant struct {
 	rules    string
 	breaks   string // what is broken, in one sentence
 	caught   []int  // the levels that must notice
+	by       string // the test that is known to notice, and is asked first; may be empty
 	harmless string // or why nobody can be hurt
 	model    string // the switch of the same bug in the model of level 6
 	file     string // slash-separated, from the root
@@ -80,6 +81,8 @@ func (m *mutant) readHeader(header string) error {
 			m.rules = value
 		case "Breaks":
 			m.breaks = value
+		case "By":
+			m.by = value
 		case "Harmless":
 			m.harmless = value
 		case "Model":
