@@ -282,7 +282,7 @@ func TestLeadershipGoesWhereThereIsRoom(t *testing.T) {
 			old := leader()
 			full[old] = true
 			disks[old].fill(capacity - reserve)
-			time.Sleep(time.Minute)
+			time.Sleep(5 * time.Second)
 			if now := leader(); full[now] {
 				t.Fatalf("%s leads, %v are full", now, full)
 			}
@@ -291,13 +291,13 @@ func TestLeadershipGoesWhereThereIsRoom(t *testing.T) {
 		last := leader()
 		term := c.Node(last).Status().Term
 		disks[last].fill(capacity - reserve)
-		time.Sleep(10 * time.Minute)
+		time.Sleep(30 * time.Second)
 		if now := leader(); now != last || c.Node(now).Status().Term != term {
 			t.Errorf("leadership went from %s to %s, in term %d, and nobody has room", last, now, c.Node(now).Status().Term)
 		}
 		for id := range full {
 			disks[id].fill(0)
-			time.Sleep(time.Minute)
+			time.Sleep(5 * time.Second)
 			if now := leader(); now != id {
 				t.Errorf("%s leads, and only %s has room", now, id)
 			}
