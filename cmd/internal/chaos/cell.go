@@ -11,7 +11,11 @@ import (
 
 // Cell is one field of the matrix: the leader is held at a step of the protocol
 // while a fault befalls a victim.
-type Cell struct{ Step, Fault, Victim string }
+type Cell struct {
+	Step   string `json:"step"`
+	Fault  string `json:"fault"`
+	Victim string `json:"victim"`
+}
 
 func (c Cell) String() string { return c.Step + "/" + c.Fault + "/" + c.Victim }
 

@@ -179,6 +179,10 @@ func TestMatrixIsShown(t *testing.T) {
 }
 
 func TestVerdicts(t *testing.T) {
+	few := someResult(false)
+	few.wanted = few.Failovers + 1
+	nothing := newResult(Config{})
+	nothing.skip(slice(0)[0], errors.New("no"))
 	wrong := someResult(false)
 	wrong.add(Played{Cell: slice(0)[0], Wrong: []string{"x"}, found: bank.Findings{Texts: []string{"x"}, Count: 3}})
 	for _, tt := range []struct {
@@ -189,7 +193,9 @@ func TestVerdicts(t *testing.T) {
 	}{
 		{"clean, some skipped", someResult(false), true, "0 lost, 0 flipped"},
 		{"clean, skipped ones are required", someResult(true), false, "3 cells were required and skipped"},
+		{"all skipped", nothing, true, "no cell can be played on this machine"},
 		{"nothing played", newResult(Config{}), false, "no cell was played"},
+		{"too few failovers", few, false, "8 failovers, 9 were wanted"},
 		{"a failed one", wrong, false, "3 findings in 1 of 30 plays"},
 	} {
 		tt.r.end(time.Second)

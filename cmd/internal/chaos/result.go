@@ -25,7 +25,8 @@ type Result struct {
 	Matrix       []Field  `json:"matrix"`
 	Wrong        []Played `json:"wrong,omitempty"` // the failed ones
 
-	required bool
+	required bool // what was skipped
+	wanted   int  // failovers
 	fields   map[Cell]*Field
 }
 
@@ -47,7 +48,10 @@ type Field struct {
 }
 
 func newResult(cfg Config) *Result {
-	r := &Result{Seed: cfg.Seed, required: cfg.Require, fields: map[Cell]*Field{}}
+	r := &Result{Seed: cfg.Seed, required: cfg.Require, wanted: cfg.Failovers, fields: map[Cell]*Field{}}
+	if cfg.Budget > 0 {
+		r.wanted = 0 // as many as there is time for
+	}
 	for _, s := range steps {
 		for _, c := range columns() {
 			f := Field{Cell: Cell{s.name, c.fault, c.victim}, State: NotPlayed}
@@ -93,18 +97,22 @@ func (r *Result) skip(c Cell, why error) {
 
 func (r *Result) end(took time.Duration) {
 	r.Seconds = took.Seconds()
-	r.Passed = r.Failed == 0 && r.Played > 0 && (r.Skipped == 0 || !r.required)
+	r.Passed = r.Failed == 0 && r.Played+r.Skipped > 0 && r.Failovers >= r.wanted && (r.Skipped == 0 || !r.required)
 }
 
 // verdict is the whole in one line.
 func (r *Result) verdict() string {
 	switch {
-	case r.Played == 0:
+	case r.Played+r.Skipped == 0:
 		return "no cell was played"
 	case r.Failed > 0:
 		return fmt.Sprintf("%d findings in %d of %d plays", r.Findings, r.Failed, r.Played)
+	case r.Failovers < r.wanted:
+		return fmt.Sprintf("%d failovers, %d were wanted", r.Failovers, r.wanted)
 	case !r.Passed:
 		return fmt.Sprintf("%d cells were required and skipped", r.Skipped)
+	case r.Played == 0:
+		return "no cell can be played on this machine"
 	default:
 		return "0 lost, 0 flipped"
 	}
