@@ -11,8 +11,8 @@
 // transaction, each with one effect or none.
 //
 // What a failover is: another term than the last begins to drive transactions,
-// after something was done to the cluster. Terms are observed at the nodes; faults
-// are not counted.
+// after something was done to the cluster, by a fault or by its repair. Terms are
+// observed at the nodes; faults are not counted.
 //
 // What a seed replays: the same plan of faults, transactions and answers, round by
 // round. It does not replay every interleaving. Goroutines of a bubble that are ready

@@ -115,6 +115,7 @@ func (w *World) fragile() bool {
 func (w *World) undo() {
 	if len(w.open) > 0 {
 		w.tell("everything is repaired")
+		w.touched = true // by that too
 	}
 	for i := len(w.open) - 1; i >= 0; i-- {
 		w.open[i]()
@@ -132,6 +133,7 @@ func (w *World) undo() {
 func (w *World) revive(m *member) {
 	off := w.clockOffset()
 	w.tell("%s starts again%s", m.id, clock(off))
+	w.touched = true
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	switch err := w.start(ctx, m, off); {
@@ -303,6 +305,7 @@ func (w *World) stallLeader(leader *life) repair {
 	w.network.Heal()
 	w.pass(between(w.rng, 0, 300*time.Millisecond))
 	w.tell("%s goes on", m.id)
+	w.touched = true
 	m.disk.Repair()
 	for _, name := range participantNames {
 		w.ways.set(m.id, name, false)
