@@ -257,7 +257,7 @@ func (c *client) ask(ctx context.Context, call func(context.Context, *node.Node)
 		if n != nil {
 			led := n.Coordinator.Leads()
 			r, err = call(ctx, n)
-			if led && errors.Is(err, coordinator.ErrNotLeader) && c.rng.IntN(3) == 0 {
+			if led && errors.Is(err, coordinator.ErrNotLeader) && c.rng.IntN(2) == 0 {
 				return r, where, err
 			}
 		}

@@ -14,6 +14,13 @@
 // after something was done to the cluster, by a fault or by its repair. Terms are
 // observed at the nodes; faults are not counted.
 //
+// TestFailovers plays worlds side by side until there were as many failovers as
+// -sim.failovers says: 5,000 by default, 500 with -short, 50,000 with make sim. It
+// prints its first seed; -sim.seed plays from there again, -sim.world says how many
+// failovers a world lasts, and -sim.story prints the stories. A world that went wrong
+// leaves its evidence in the directory DECREE_SIM_DIR, or else the temporary one,
+// with the command that plays it again.
+//
 // What a seed replays: the same plan of faults, transactions and answers, round by
 // round. It does not replay every interleaving. Goroutines of a bubble that are ready
 // at the same virtual moment run in the order that the Go scheduler chooses, so that
