@@ -63,6 +63,26 @@ func TestNoCommitBeforeItsEntryIsApplied(t *testing.T) {
 	})
 }
 
+// R2: where every branch only reads there is no phase two, and the client still waits
+// for the decision's entry.
+func TestReadOnlyIsAnsweredOnceItIsApplied(t *testing.T) {
+	run(t, Config{}, func(r *rig) {
+		id := r.id()
+		r.log.latency = time.Second
+		for _, name := range []string{"a", "b"} {
+			r.fakes[name].Script(prepareOp, id, participanttest.Answer{Vote: participants.ReadOnly()})
+		}
+		began := time.Now()
+		s := transfer(id, "a", "b")
+		s.Wait = WaitDecision
+		res, err := r.c.Submit(background, s)
+		r.mustDecide(res, err, txn.Commit)
+		if took := time.Since(began); took < 2*r.log.latency {
+			t.Errorf("answered after %s, before the second of two entries", took)
+		}
+	})
+}
+
 // R4 and R8: one no is enough, and the abort reaches whoever voted it too.
 func TestOneNoAbortsAll(t *testing.T) {
 	run(t, Config{}, func(r *rig) {
