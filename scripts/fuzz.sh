@@ -33,15 +33,21 @@ row='%-28s %-20s %12s %16s  %s\n'
 # shellcheck disable=SC2059 # the row is a format
 print_row() { printf "$row" "$@"; }
 
-# By default an input that covers something new may be made smaller for a minute,
-# which would be all the time there is; here it is five seconds.
+# cut_short says whether a run failed only because its time was over, for which Go
+# before 1.27 may report a failure without an input (golang/go#75804).
+cut_short() {
+  grep -qE '^ +context deadline exceeded$' "$log" && ! grep -qE 'Failing input|panic:|_test\.go:[0-9]+:' "$log"
+}
+
 found=0 failed=()
 print_row package target executions 'new interesting' result
 while read -r package name; do
   case "$package $name" in *"$only"*) ;; *) continue ;; esac
   found=$((found + 1)) result=ok
+  # By default an input that covers something new may be made smaller for a minute,
+  # which would be all the time there is; here it is five seconds.
   if ! go test -run '^$' -fuzz "^$name\$" -fuzztime "$time" -fuzzminimizetime 5s \
-    -parallel "$workers" "$package" >"$log" 2>&1 </dev/null; then
+    -parallel "$workers" "$package" >"$log" 2>&1 </dev/null && ! cut_short; then
     result=FAILED
     failed+=("$package $name")
   fi
