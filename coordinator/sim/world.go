@@ -149,7 +149,8 @@ func newWorld(p Plan) *World {
 }
 
 // delays are those of the links: mostly short, and now and then that of a packet
-// which was lost and sent again.
+// which was lost and sent again; together with the pause between two heartbeats still
+// less than a leader's lease, or leaders would fall without a fault.
 func delays(seed uint64) func(from, to string) time.Duration {
 	var mu sync.Mutex
 	rng := rand.New(rand.NewPCG(seed, 2))
@@ -157,7 +158,7 @@ func delays(seed uint64) func(from, to string) time.Duration {
 		mu.Lock()
 		defer mu.Unlock()
 		if rng.IntN(200) == 0 {
-			return between(rng, 20*time.Millisecond, 60*time.Millisecond)
+			return between(rng, 10*time.Millisecond, 25*time.Millisecond)
 		}
 		return between(rng, 100*time.Microsecond, 1500*time.Microsecond)
 	}
