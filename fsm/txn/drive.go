@@ -420,11 +420,13 @@ func Orphan(tx *Transaction, participant string, branch int) WorkKind {
 		return 0 // a retry of the client's has taken it up
 	case tx.Decision() == Abort:
 		return AbortBranch
-	case tx.Branch(participant) == branch:
+	case tx.Branch(participant) == branch && tx.Branches[branch-1].Vote != VoteReadOnly:
 		return CommitBranch
 	case !tx.State.Finished():
 		// The resource may be registered under two names, and this branch be one that
-		// is to be committed under the other. Once all are, what is left is nobody's.
+		// is to be committed under the other. Once all are, what is left is nobody's: nor
+		// is what is prepared under the name of a branch that only read, and kept nothing.
+		// A submission of other content, whose prepare came late, has left it.
 		return 0
 	default:
 		return AbortBranch

@@ -277,6 +277,12 @@ func TestOrphan(t *testing.T) {
 	committing := k.apply(txn.Decide{ID: id, Decision: txn.Commit})
 	committed := k.apply(txn.Acknowledge{ID: id, Receipts: []txn.BranchReceipt{{Branch: 1, Receipt: txn.Done}, {Branch: 2, Receipt: txn.Done}}})
 	tombstone := newDesk(t).apply(txn.Presume{ID: id})
+	// Its first branch only read, and is owed nothing: what is prepared under its name
+	// was left by a submission of other content.
+	reader := newDesk(t)
+	reader.apply(staging())
+	reading := reader.apply(txn.Decide{ID: id, Decision: txn.Commit, ReadOnly: []int{1}})
+	read := reader.apply(txn.Acknowledge{ID: id, Receipts: []txn.BranchReceipt{{Branch: 2, Receipt: txn.Done}}})
 	for _, tt := range []struct {
 		tx     *txn.Transaction
 		at     string
@@ -290,6 +296,9 @@ func TestOrphan(t *testing.T) {
 		{committed, "bank-by-another-name", 1, txn.AbortBranch},
 		{committed, "bank", 2, txn.AbortBranch},
 		{tombstone, "bank", 1, txn.AbortBranch},
+		{reading, "bank", 1, 0},
+		{read, "bank", 1, txn.AbortBranch},
+		{read, "shop", 2, txn.CommitBranch},
 	} {
 		if got := txn.Orphan(tt.tx, tt.at, tt.branch); got != tt.want {
 			t.Errorf("branch %d at %s of one that is %s: %s, want %s", tt.branch, tt.at, tt.tx.State, got, tt.want)

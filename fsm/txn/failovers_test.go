@@ -119,10 +119,10 @@ func retell(seed uint64) string {
 func (s *stats) report(t *testing.T, took time.Duration) {
 	t.Helper()
 	t.Logf("%d failovers in %s (%.0f a second); %d transactions begun, %d committed and %d aborted; %d answers checked, %d unknown; "+
-		"%d messages came late, %d entries of deposed leaders reached the log; %d stagings refused, %d transactions forgotten, "+
+		"%d messages came late, %d entries of deposed leaders reached the log, %d of leaders were not taken; %d stagings refused, %d transactions forgotten, "+
 		"%d damaged by hand, %d branches left to an operator",
 		s.failovers, took.Round(time.Millisecond), float64(s.failovers)/took.Seconds(), s.transactions, s.committed, s.aborted,
-		s.answers, s.unknown, s.late, s.misplaced, s.refused, s.forgotten, s.damaged, s.left)
+		s.answers, s.unknown, s.late, s.misplaced, s.bounced, s.refused, s.forgotten, s.damaged, s.left)
 	for _, step := range append([]string{"any moment"}, steps...) {
 		t.Logf("%8d leaders fell when %s", s.falls[step], step)
 		if s.failovers >= 1000 && s.falls[step] < s.failovers/200 {

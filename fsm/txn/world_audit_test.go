@@ -89,7 +89,12 @@ func (r *resource) audit() {
 		if r.meddled[k] {
 			continue
 		}
-		if r.effects[k] != 1 || tx == nil || tx.Decision() != txn.Commit || tx.Branch(r.name) != k.number {
+		decided := tx != nil && tx.Decision() == txn.Commit && tx.Branch(r.name) == k.number
+		if decided {
+			b := tx.Branches[k.number-1]
+			decided = b.Vote != txn.VoteReadOnly && b.Digest == r.took[k]
+		}
+		if r.effects[k] != 1 || !decided {
 			r.w.violate("R11: branch %d of %s took effect %d times at %s; the transaction is %s",
 				k.number, r.w.name(k.txid), r.effects[k], r.name, stateOf(tx))
 		}

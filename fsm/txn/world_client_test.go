@@ -39,10 +39,10 @@ func (w *world) nextPlan() {
 	w.plans = append(w.plans, p)
 	w.after(0, p.call)
 	w.after(think+w.upTo(think), w.nextPlan)
-	if w.chance(100) { // a twin, perhaps with other content
+	if w.often(100, 400) { // a twin, perhaps with other content
 		twin := *p
-		if twin.interactive = false; w.chance(300) || p.interactive {
-			twin.branches = w.newBranches()
+		if twin.interactive = false; w.often(300, 700) || p.interactive {
+			twin.branches = w.otherContent(p.branches)
 		}
 		w.plans = append(w.plans, &twin)
 		w.after(w.upTo(think), twin.call)
@@ -77,6 +77,18 @@ func (w *world) newBranches() []txn.Branch {
 	var list []txn.Branch
 	for _, i := range w.rng.Perm(resources)[:1+w.rng.IntN(resources)] {
 		list = append(list, txn.NewBranch(w.resources[i].name, []byte{byte(w.rng.IntN(256))}))
+	}
+	return list
+}
+
+// otherContent is for the same participants, or for others.
+func (w *world) otherContent(than []txn.Branch) []txn.Branch {
+	if w.chance(500) {
+		return w.newBranches()
+	}
+	var list []txn.Branch
+	for _, b := range than {
+		list = append(list, txn.NewBranch(b.Participant, []byte{byte(w.rng.IntN(256)), 1}))
 	}
 	return list
 }

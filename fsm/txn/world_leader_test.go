@@ -430,7 +430,7 @@ func (w *world) mayLeave(id txn.TxID, kind txn.WorkKind, r *resource, number int
 		w.violate("R2: %s of %s leaves, which is %s", kind, w.name(id), stateOf(tx))
 	}
 	want := txn.AbortBranch
-	if tx.Decision() == txn.Commit && tx.Branch(r.name) == number {
+	if tx.Decision() == txn.Commit && tx.Branch(r.name) == number && tx.Branches[number-1].Vote != txn.VoteReadOnly {
 		want = txn.CommitBranch
 	}
 	if kind != want {

@@ -257,6 +257,11 @@ func (l *leader) pump() {
 	}
 	l.queue = l.queue[n:]
 	l.waiting = true
+	if l.w.often(5, 100) { // Raft's queue is full: it was not taken, and the leader leads on
+		l.w.stats.bounced++
+		l.w.after(l.w.short(), func() { l.bounce(e) })
+		return
+	}
 	if l.w.leader != l {
 		l.sendInVain(e)
 		return
@@ -295,6 +300,18 @@ func (l *leader) answer(e *entry, states []*txn.Transaction, errs []error) {
 		} else {
 			p.done(states[i], errs[i])
 		}
+	}
+	l.pump()
+}
+
+// bounce tells an entry's proposers that it certainly was not written.
+func (l *leader) bounce(e *entry) {
+	if l.dead {
+		return
+	}
+	l.waiting = false
+	for _, p := range e.proposals {
+		p.done(nil, errNotLeader)
 	}
 	l.pump()
 }

@@ -30,13 +30,14 @@ type resource struct {
 	records map[branchID]participants.Record
 	held    []branchID // prepared, in order
 	effects map[branchID]int
-	meddled map[branchID]bool // ended by hand
+	took    map[branchID]txn.Digest // the content that took effect
+	meddled map[branchID]bool       // ended by hand
 }
 
 func newResource(w *world, name string) *resource {
 	return &resource{
 		w: w, name: name, lists: w.rng.IntN(4) > 0,
-		records: map[branchID]participants.Record{}, effects: map[branchID]int{}, meddled: map[branchID]bool{},
+		records: map[branchID]participants.Record{}, effects: map[branchID]int{}, took: map[branchID]txn.Digest{}, meddled: map[branchID]bool{},
 	}
 }
 
@@ -54,9 +55,9 @@ func (w *world) send(r *resource, op txn.WorkKind, b participants.Branch, back f
 		return
 	}
 	delay := w.short()
-	if w.chance(10) {
+	if w.often(10, 200) {
 		w.stats.late++
-		delay = w.upTo(belatedMost)
+		delay = w.late()
 	}
 	w.after(delay, func() {
 		vote, err := r.handle(op, b)
@@ -66,7 +67,7 @@ func (w *world) send(r *resource, op txn.WorkKind, b participants.Branch, back f
 		w.after(w.short(), func() { back(vote, err) })
 	})
 	if w.chance(15) {
-		w.after(w.upTo(belatedMost), func() { r.handle(op, b) })
+		w.after(w.late(), func() { r.handle(op, b) })
 	}
 }
 
@@ -89,6 +90,7 @@ func (r *resource) handle(op txn.WorkKind, b participants.Branch) (vote particip
 		var after participants.Record
 		if after, err = before.Commit(fence, b); before.Status == participants.StatusPrepared {
 			r.effects[k]++
+			r.took[k] = before.Digest
 		}
 		r.remember(k, after)
 	case txn.AbortBranch:
@@ -136,7 +138,7 @@ func (r *resource) prepare(k branchID, b participants.Branch) participants.Vote 
 		return v
 	}
 	switch {
-	case b.Digest[0] < 16: // it only reads, whenever it is asked, and nothing of it is kept
+	case b.Digest[0] < 16, r.w.contested && b.Digest[0] < 64: // it only reads, whenever it is asked, and nothing of it is kept
 		return participants.ReadOnly()
 	case r.w.rng.IntN(20) == 0:
 		v := participants.No("there is not enough")

@@ -71,6 +71,10 @@ type world struct {
 	// What this world is like, besides.
 	forgetful bool // finished transactions are forgotten soon
 	meddled   bool // somebody ends prepared branches by hand
+	// contested: txids are often used twice, with other content for the same
+	// participants; branches often only read, messages are often late, and entries not
+	// taken.
+	contested bool
 
 	armed string // the step at which the leader falls next; empty where time decides
 	calm  bool   // nothing fails any more
@@ -83,6 +87,7 @@ type stats struct {
 	committed, aborted                int
 	answers, unknown, late, misplaced int
 	refused, forgotten, damaged       int
+	bounced                           int
 	left                              int            // prepared branches that an operator has to end: older than the horizon
 	falls                             map[string]int // by step
 }
@@ -97,6 +102,7 @@ func (s *stats) add(o stats) {
 	s.late += o.late
 	s.misplaced += o.misplaced
 	s.refused += o.refused
+	s.bounced += o.bounced
 	s.forgotten += o.forgotten
 	s.damaged += o.damaged
 	s.left += o.left
@@ -118,7 +124,7 @@ func newWorld(seed uint64, story io.Writer) *world {
 		last:   map[txn.TxID]*txn.Transaction{},
 		stats:  stats{falls: map[string]int{}},
 	}
-	w.forgetful, w.meddled = w.rng.IntN(4) == 0, w.rng.IntN(4) == 0
+	w.forgetful, w.meddled, w.contested = w.rng.IntN(4) == 0, w.rng.IntN(4) == 0, w.rng.IntN(4) == 0
 	for i := range resources {
 		w.resources = append(w.resources, newResource(w, []string{"bank", "shop", "hotel"}[i]))
 	}
@@ -173,6 +179,14 @@ func (w *world) chance(permille int) bool {
 	return !w.calm && w.rng.IntN(1000) < permille
 }
 
+// often is one chance, and another in a contested world.
+func (w *world) often(permille, contested int) bool {
+	if w.contested {
+		permille = contested
+	}
+	return w.chance(permille)
+}
+
 // upTo is a duration of at most d.
 func (w *world) upTo(d time.Duration) time.Duration {
 	return time.Duration(w.rng.Int64N(int64(d))) + 1
@@ -180,6 +194,10 @@ func (w *world) upTo(d time.Duration) time.Duration {
 
 // short is the time that a message or an entry takes.
 func (w *world) short() time.Duration { return time.Millisecond + w.upTo(3*time.Millisecond) }
+
+// late is the time of one that comes late: by some milliseconds or by seconds, each
+// order of magnitude as often as the next.
+func (w *world) late() time.Duration { return w.upTo(belatedMost >> w.rng.IntN(9)) }
 
 // say adds a line to the story.
 func (w *world) say(format string, args ...any) {
