@@ -159,6 +159,9 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error
 	case nesting(body) > maxNesting:
 		return nil, invalidError{{reasonInvalidRequest, "body", fmt.Sprintf("values lie more than %d deep in each other", maxNesting)}}
 	}
+	if n := rounded(body); n != "" {
+		return nil, invalidError{{reasonInvalidRequest, "body", fmt.Sprintf("the number %.40s would be rounded: send it as a string, or the content as payload", n)}}
+	}
 	// The body is read: from here on only writes are bounded. Left set, the
 	// deadline would end a long call by way of the connection's background read.
 	if err := http.NewResponseController(w).SetReadDeadline(time.Time{}); err != nil {

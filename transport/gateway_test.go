@@ -156,6 +156,7 @@ func TestBadInput(t *testing.T) {
 		{"not JSON", "POST", tx, `{"branches":`, 400, reasonInvalidRequest},
 		{"two JSON values", "POST", tx, twoBranches + `{}`, 400, reasonInvalidRequest},
 		{"JSON of another type", "POST", tx, `[]`, 400, reasonInvalidRequest},
+		{"a number that would be rounded", "POST", tx, `{"branches":[{"participant":"a","json":{"cents":9007199254740993}}]}`, 400, reasonInvalidRequest},
 		{"JSON too deep", "POST", tx, `{"branches":[{"participant":"a","json":` + deep(1001) + `}]}`, 400, reasonInvalidRequest},
 		{"oversized body", "POST", tx, `{"txid":"` + strings.Repeat("x", 64<<10) + `"}`, 413, reasonTooLarge},
 		{"begin: absurd timeout", "POST", tx + ":begin", `{"timeout":"86401s"}`, 400, reasonInvalidTimeout},

@@ -78,7 +78,7 @@ func meaning(content []byte) (v any) {
 	d := json.NewDecoder(bytes.NewReader(content))
 	d.UseNumber()
 	d.Decode(&v) //nolint:errcheck // it is JSON
-	return v
+	return carried(v)
 }
 
 // FuzzBranchFlags holds that --branch, --branch-bytes and --vote are either refused

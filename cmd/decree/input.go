@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/decree-tx/decree/transport"
 	"github.com/decree-tx/decree/transport/client"
 )
 
@@ -51,7 +52,8 @@ func (p *program) readFile(path string) ([]byte, error) {
 
 // canonicalJSON gives the bytes that the HTTP API makes of the same JSON: sorted
 // keys, no spaces. A transaction that is submitted again by the other way is then
-// the same. Numbers stay as they are written, whatever their size.
+// the same. A number that the HTTP API would refuse, since it cannot carry it, stays
+// as it is written.
 func canonicalJSON(content []byte) ([]byte, error) {
 	decoder := json.NewDecoder(bytes.NewReader(content))
 	decoder.UseNumber()
@@ -62,6 +64,7 @@ func canonicalJSON(content []byte) ([]byte, error) {
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("not JSON: something follows the first value")
 	}
+	v = carried(v)
 	var b bytes.Buffer
 	encoder := json.NewEncoder(&b)
 	encoder.SetEscapeHTML(false)
@@ -69,6 +72,25 @@ func canonicalJSON(content []byte) ([]byte, error) {
 		return nil, err
 	}
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}
+
+// carried makes numbers the float64 that the HTTP API takes them for.
+func carried(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		for key, value := range v {
+			v[key] = carried(value)
+		}
+	case []any:
+		for i, value := range v {
+			v[i] = carried(value)
+		}
+	case json.Number:
+		if f, err := v.Float64(); err == nil && transport.CarriesNumber(v.String()) {
+			return f
+		}
+	}
+	return v
 }
 
 // sayEnd puts into words that a JSON text ended before its value did.
