@@ -319,8 +319,13 @@ inline raise_fence(e, b) {
 	if
 	:: p[b].fence < e ->
 		p[b].fence = e;
+#if TERMS > 1
 		lose_refused(1);
-		lose_refused(2)
+#endif
+#if TERMS > 2
+		lose_refused(2);
+#endif
+		skip
 	:: else
 	fi
 }
@@ -635,7 +640,7 @@ inline end_orphan(e, b) {
 	:: decided && fate == COMMIT -> send_aborts(e, b) /* the log names no such branch */
 #else
 	:: decided && fate == COMMIT && commits_orphan(b) -> send_commits(e, b)
-	:: decided && fate == COMMIT && !commits_orphan(b) -> send_aborts(e, b)
+	:: finished && fate == COMMIT && !commits_orphan(b) -> send_aborts(e, b)
 #endif
 	:: else
 	fi
@@ -826,11 +831,14 @@ inline becalm(e) {
 	printf("leader %d: stays; faults are over\n", e);
 	calm = 1;
 	p[1].fence = 0; p[2].fence = 0;
+#if TERMS > 1
 	if :: e != 1 -> bury(1) :: else fi;
 	if :: e != 2 -> bury(2) :: else fi;
-#if TERMS > 2
-	if :: e != 3 -> bury(3) :: else fi
 #endif
+#if TERMS > 2
+	if :: e != 3 -> bury(3) :: else fi;
+#endif
+	skip
 }
 
 #define PREPARE(e, b, c) \
@@ -890,15 +898,18 @@ active proctype decree() {
 	fi;
 	do
 	TERM(1)
+#if TERMS > 1
 	TERM(2)
+#endif
 #if TERMS > 2
 	TERM(3)
 #endif
-#if FALLS
+	/* The last leader stays. */
+#if FALLS && TERMS > 1
 	FALL(1)
-#if TERMS > 2
-	FALL(2)
 #endif
+#if FALLS && TERMS > 2
+	FALL(2)
 #endif
 #if MEDDLING
 	:: STEP { may_meddle(1) -> meddle(1, DONE) }
