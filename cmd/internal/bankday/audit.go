@@ -18,6 +18,9 @@ const (
 	// become the load.
 	lookPause = 2 * time.Second
 	restShare = 10
+	// restLook bounds one look at whether everything is at rest: a few questions to
+	// nodes and resources.
+	restLook = 5 * time.Second
 )
 
 // looks are what was seen in the books while business went on.
@@ -85,15 +88,19 @@ func (d *day) settle(ctx context.Context) (rest settling) {
 	defer cancel()
 	told := start
 	err := poll(bounded, "everything to be delivered", func() (bool, error) {
-		open, err := d.unsettled(bounded)
-		if bounded.Err() == nil || rest.open == "" { // else it only tells that time is over
+		// A look has a bound of its own: what one finds that time cuts short says
+		// nothing of what is under way.
+		looking, done := context.WithTimeout(ctx, restLook)
+		defer done()
+		open, err := d.unsettled(looking)
+		if open != "" || bounded.Err() == nil { // rest that comes too late is told by what it waited for
 			rest.open = open
 		}
 		if open != "" && time.Since(told) > progressEvery {
 			told = time.Now()
 			d.out.say("waiting: %s", open)
 		}
-		return open == "", err
+		return rest.open == "", err
 	})
 	if err != nil && rest.open == "" {
 		rest.open = err.Error()
