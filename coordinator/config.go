@@ -50,6 +50,7 @@ type Config struct {
 	// ScanInterval is the pause between two orphan scans, 30s. OrphanGrace, 5s, goes
 	// before a term's first one: what prepared early under the leader before is the
 	// client's to take up again, and clients retry within moments.
+	// A participant that was away is scanned again after an OrphanGrace.
 	ScanInterval time.Duration
 	OrphanGrace  time.Duration
 	// ReceiptDelay is how long receipts wait for company before they are logged,

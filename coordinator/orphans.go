@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/decree-tx/decree/fsm/txn"
 	"github.com/decree-tx/decree/participants"
@@ -19,11 +20,33 @@ const scansAtOnce = 16
 // this term drives: their prepare left a leader that fell before its staging was
 // replicated, or arrived after everything was over. It ends with the term.
 func (t *term) scanOrphans() {
-	t.atEach(t.greet)
-	for pause := t.cfg.OrphanGrace; sleep(t.ctx, pause); pause = t.cfg.ScanInterval {
+	t.atEach(t.registered(), t.greet)
+	for pause := t.cfg.OrphanGrace; sleep(t.ctx, pause); {
 		t.closeUnregistered()
-		t.atEach(t.scan)
+		away := t.atEach(t.registered(), t.scan)
+		pause = t.cfg.ScanInterval - t.scanAgain(away)
 	}
+}
+
+// scanAgain comes back sooner to participants that could not be scanned: one that
+// returns may hold what nobody else will end. It returns the time that went by, less
+// than a ScanInterval.
+func (t *term) scanAgain(away []string) (waited time.Duration) {
+	pause := t.cfg.OrphanGrace
+	for len(away) > 0 && waited+pause < t.cfg.ScanInterval && sleep(t.ctx, pause) {
+		waited += pause
+		away = t.atEach(away, t.scan)
+	}
+	return waited
+}
+
+// registered are the names of all participants.
+func (t *term) registered() []string {
+	var names []string
+	for _, r := range t.view.Participants() {
+		names = append(names, r.Name)
+	}
+	return names
 }
 
 // greet opens a participant, so that the first prepare need not, and whether it
@@ -50,24 +73,32 @@ func (t *term) closeUnregistered() {
 	}
 }
 
-// atEach looks at every participant, at some of them at the same time.
-func (t *term) atEach(look func(ctx context.Context, participant string) error) {
-	var scans sync.WaitGroup
+// atEach looks at participants, at some of them at the same time, and returns those
+// that could not be looked at.
+func (t *term) atEach(names []string, look func(ctx context.Context, participant string) error) (away []string) {
+	var (
+		scans sync.WaitGroup
+		mu    sync.Mutex // guards away
+	)
 	room := make(chan struct{}, scansAtOnce)
-	for _, r := range t.view.Participants() {
+	for _, name := range names {
 		room <- struct{}{}
 		scans.Go(func() {
 			defer func() { <-room }()
-			err := look(t.ctx, r.Name)
+			err := look(t.ctx, name)
 			switch {
 			case err == nil, t.ctx.Err() != nil:
 			case errors.Is(err, errors.ErrUnsupported): // it has no list; its prepares follow their staging (rule R4)
 			default:
-				t.logger.Warn("looking at a participant failed", "participant", r.Name, "error", err)
+				t.logger.Warn("looking at a participant failed", "participant", name, "error", err)
+				mu.Lock()
+				away = append(away, name)
+				mu.Unlock()
 			}
 		})
 	}
 	scans.Wait()
+	return away
 }
 
 // scan lists a participant's prepared branches, passes a barrier, and lists them

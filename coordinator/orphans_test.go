@@ -105,6 +105,27 @@ func TestCheckEndsWithItsTerm(t *testing.T) {
 
 // A prepare that left before its leader fell is prepared anew when the client comes
 // back: the scan leaves it the time for that, and what nobody claims is ended after.
+// R10, R13: a participant that was away when it was scanned is scanned again soon, and
+// not only with the next round.
+func TestScanComesBackSoon(t *testing.T) {
+	run(t, Config{}, func(r *rig) {
+		orphan := r.branch(r.id(), 1)
+		orphan.Epoch = r.epoch
+		r.fakes["a"].Stage(orphan)
+		r.fakes["a"].Script(participanttest.Recover, participanttest.AnyTx, participanttest.Answer{Fate: participanttest.Dropped, Stay: true})
+		time.Sleep(2*r.c.cfg.OrphanGrace + time.Second)
+		r.fakes["a"].Unscript(participanttest.Recover, participanttest.AnyTx)
+		scans := r.fakes["b"].Count(participanttest.Recover, participanttest.AnyTx)
+		time.Sleep(r.c.cfg.OrphanGrace + time.Second)
+		if s := r.fakes["a"].State(orphan); s != participants.StatusAborted {
+			t.Errorf("%s after the participant came back the orphan is %s", r.c.cfg.OrphanGrace, s)
+		}
+		if n := r.fakes["b"].Count(participanttest.Recover, participanttest.AnyTx) - scans; n != 0 {
+			t.Errorf("the others were scanned %d times more because of it", n)
+		}
+	})
+}
+
 func TestScanLeavesTimeForRetries(t *testing.T) {
 	run(t, Config{}, func(r *rig) {
 		retried, abandoned := r.id(), r.id()
