@@ -70,13 +70,13 @@ search() {
     bug-* | masked-*) how=(-O1 -DBFS) slots=-w22 ;;
     # Merged statements hide dead ones; without them a compiler that optimizes takes minutes.
     dead-*) how=(-O0) spin=(spin -o3) slots=-w22 ;;
-    three-terms-all-faults) slots=-w26 ;;
+    three-terms-bounces) slots=-w26 ;;
   esac
   mkdir "$work/$name"
   cd "$work/$name"
   { within "${spin[@]}" "$@" -a "$model" &&
     within gcc "${how[@]}" -w -DSAFETY -DNOREDUCE -DNOFAIR -DMEMLIM=4000 -o pan pan.c &&
-    within ./pan -m2000000 "$slots"; } >out 2>&1 || echo "it ended with $?" >>out
+    within ./pan -m100000 "$slots"; } >out 2>&1 || echo "it ended with $?" >>out
 }
 
 # within COMMAND... runs it in what is left of the time, and ends it with this script.
