@@ -283,9 +283,16 @@ func (w *World) breakLeadersDisk(leader *life) repair {
 	return leader.member.disk.Repair
 }
 
+// hangLeadersDisk lasts until the node has exited over it. Nothing else is done
+// meanwhile: Raft never answers a transfer of leadership that is asked of it while
+// its main loop is inside a write and does not come out, and a goroutine that waits
+// for such an answer outlives its bubble.
 func (w *World) hangLeadersDisk(leader *life) repair {
-	leader.member.disk.Hang()
-	return leader.member.disk.Repair
+	m, before := leader.member, w.epoch
+	m.disk.Hang()
+	w.await(unrest, func() bool { return w.isDown(m) || w.epoch > before })
+	m.disk.Repair()
+	return undone
 }
 
 // stallLeader is as close as one process comes to a node that is stopped and goes on
