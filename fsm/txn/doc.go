@@ -8,13 +8,16 @@
 // here. Time arrives inside a [Header]; whatever must happen in the world leaves
 // as [Work].
 //
-// Three functions carry the protocol:
+// A few functions carry the protocol:
 //
 //   - [Step] applies one command of the replicated log to one transaction. It
 //     runs on every node and must give the same result on each (rule R12).
 //   - [Pending] says what is still owed to a transaction, from its replicated
 //     state alone. A leader that has just been elected calls it, and so does the
 //     one that has led for a year (rule R13).
+//   - [Drive] is what one leader does about one transaction in its epoch: each event
+//     (an answer of the log, a vote, a receipt, the deadline) returns the [Acts] that
+//     it made due. [Orphan] says what a prepared branch is told that nobody drives.
 //   - [Ballot.Verdict] turns what one leader has heard in one epoch into the
 //     decision that it may propose (rules R2 and R4).
 //
