@@ -67,7 +67,7 @@ func main() {
 	flag.BoolVar(&o.first, "first", false, "stop a mutant at the first level that catches it")
 	flag.StringVar(&o.levels, "levels", "123", "run only these `levels`; 1 stands for 0 and 1")
 	flag.BoolVar(&o.verbose, "v", false, "print what the tests print about each mutant")
-	flag.StringVar(&o.markdown, "markdown", "", "also write the table into this `file`, between its two markers")
+	flag.StringVar(&o.markdown, "markdown", "", "also write the table into this `file`, a path below -root, between its two markers")
 	flag.Parse()
 	if err := run(ctx, o); err != nil {
 		fmt.Fprintln(os.Stderr, "mutants:", err)
@@ -80,7 +80,12 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	all, err := readAll(filepath.Join("patches"))
+	if o.markdown != "" {
+		if _, err := os.Stat(filepath.Join(root, o.markdown)); err != nil { // before the hour that the rest may take
+			return err
+		}
+	}
+	all, err := readAll("patches")
 	if err != nil {
 		return err
 	}
