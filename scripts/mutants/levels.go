@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -165,13 +167,16 @@ func (t *tree) compiles(ctx context.Context, m mutant, overlay string) error {
 // the tests did not run.
 func (t *tree) test(ctx context.Context, c command, overlay string, patience time.Duration) (outcome, error) {
 	args := []string{"test", "-count=1", "-vet=off", "-failfast", "-ldflags=-s -w", "-timeout", patience.String()}
+	env := os.Environ()
 	if overlay != "" {
 		args = append(args, "-overlay", overlay)
+		// The evidence that a mutant leaves must not lie with that of real violations.
+		env = append(env, "TMPDIR="+filepath.Dir(overlay), "DECREE_SIM_DIR="+filepath.Dir(overlay))
 	}
 	args = append(args, c.pkg)
 	args = append(args, strings.Fields(c.args)...)
 	cmd := exec.CommandContext(ctx, "go", args...)
-	cmd.Dir = t.root
+	cmd.Dir, cmd.Env = t.root, env
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) } // the tests, too
 	out, err := cmd.CombinedOutput()
