@@ -170,8 +170,9 @@ func (t *tree) test(ctx context.Context, c command, overlay string, patience tim
 	env := os.Environ()
 	if overlay != "" {
 		args = append(args, "-overlay", overlay)
-		// The evidence that a mutant leaves must not lie with that of real violations.
-		env = append(env, "TMPDIR="+filepath.Dir(overlay), "DECREE_SIM_DIR="+filepath.Dir(overlay))
+		// The evidence that a mutant leaves must not lie with that of real violations, nor
+		// in the tree, where rapid plays it again.
+		env = append(env, "TMPDIR="+filepath.Dir(overlay), "DECREE_SIM_DIR="+filepath.Dir(overlay), "RAPID_NOFAILFILE=1")
 	}
 	args = append(args, c.pkg)
 	args = append(args, strings.Fields(c.args)...)
