@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	// hearingTime is how long what was heard of cluster time must have held before it
-	// counts for more than this node's own wall clock. Entries that are replayed after
+	// hearingTime is how long what was heard of cluster time must have held before this
+	// node's own wall clock is judged by it. Entries that are replayed after
 	// a restart tell an old time, all of them within moments; a live leader tells the
 	// present one at least every retentionInterval.
 	hearingTime = 2 * retentionInterval
@@ -18,10 +18,10 @@ const (
 )
 
 // clock is cluster time as this node hears it: the headers of the entries that it
-// applies, carried on by its own monotonic clock. With it a leader opens its epoch at
-// the time at which the one before was, whatever its own wall clock says: one that is
-// days ahead would move cluster time, and with it the horizon, for good, and every
-// younger id would be refused as expired (rule R11).
+// applies, carried on by its own monotonic clock. With it a leader judges its own wall
+// clock when it opens its epoch: one that is days ahead would move cluster time, and
+// with it the horizon, for good, and every younger id would be refused as expired (rule
+// R11).
 type clock struct {
 	watch stopwatch // set once by newClock
 

@@ -40,8 +40,9 @@ type Config struct {
 	// oldest go early, though none before MinRetention.
 	MaxRetained int
 
-	// Wall tells wall time, time.Now by default. It is read once in an epoch, and
-	// counts only where the node has not heard a leader's time for long enough.
+	// Wall tells wall time, time.Now by default. It is read once in an epoch. Where it
+	// is ahead by more than half of Retention of the time that the node has heard from
+	// live leaders, it does not count.
 	Wall func() time.Time
 }
 
@@ -185,18 +186,21 @@ func (n *Node) openEpoch(ctx context.Context, term uint64) bool {
 	return false
 }
 
-// present is cluster time as a new leader believes it to be: as it has heard it, or
-// by its wall clock where all that it has heard may be old.
+// present is cluster time as a new leader believes it to be: by its wall clock, so that
+// a cluster whose clocks were behind and were put right catches up; but not where that
+// is so far ahead of what it has heard that the horizon would pass what is of today,
+// and not where it is behind.
 func (n *Node) present() txn.Time {
 	wall := txn.Time(n.cfg.Wall().UnixNano())
 	heard, sure := n.clock.now()
 	if !sure {
 		return wall
 	}
-	if off := wall.Sub(heard); off.Abs() > txn.MaxSkew {
-		n.logger.Warn("this node's wall clock differs from cluster time, and is not believed", "ahead", off)
+	if ahead := wall.Sub(heard); ahead > n.cfg.Retention/2 {
+		n.logger.Warn("this node's wall clock is too far ahead of cluster time to be believed", "ahead", ahead)
+		return heard
 	}
-	return heard
+	return max(wall, heard)
 }
 
 // epochRetry paces the epoch entry where it fails.
