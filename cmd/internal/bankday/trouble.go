@@ -55,7 +55,8 @@ func (t *troubles) find(text string) {
 var errStuck = errors.New("the cluster has not recovered")
 
 // suffer has the faults of the plan strike until ctx ends, and returns when all are
-// taken back; the next shift goes on in the plan. The day closes early when the cluster does not recover from one.
+// taken back; the next shift goes on in the plan. The day closes early when the
+// cluster does not recover from one.
 func (d *day) suffer(ctx context.Context) error {
 	if len(d.cfg.Faults) == 0 {
 		return nil
