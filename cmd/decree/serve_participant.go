@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/decree-tx/decree/cmd/internal/daemon"
+	"github.com/decree-tx/decree/cmd/internal/debug"
 	"github.com/decree-tx/decree/participants"
 	grpcparticipant "github.com/decree-tx/decree/participants/grpc"
 	"github.com/decree-tx/decree/participants/kv"
@@ -21,16 +22,26 @@ import (
 )
 
 // serving are the flags of the commands that serve a participant.
-type serving struct{ listen, logLevel string }
+type serving struct {
+	listen, logLevel, debugListen string
+	debugPublic                   bool
+}
 
 func (s *serving) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&s.listen, "listen", "127.0.0.1:7401", "serve gRPC at `host:port`")
 	cmd.Flags().StringVar(&s.logLevel, "log-level", "info", "trace, debug, info, warn, error or off")
+	cmd.Flags().StringVar(&s.debugListen, "debug-listen", "", "serve profiles (net/http/pprof) at `host:port`, a loopback one; empty for none")
+	cmd.Flags().BoolVar(&s.debugPublic, "debug-public", false, "let --debug-listen be other than loopback: profiles show what is in memory")
 }
 
 func (s *serving) check() error {
 	if hclog.LevelFromString(s.logLevel) == hclog.NoLevel {
 		return usagef("--log-level %q: want trace, debug, info, warn, error or off", s.logLevel)
+	}
+	if s.debugListen != "" {
+		if err := debug.Check(s.debugListen, s.debugPublic); err != nil {
+			return usagef("--debug-listen %w", err)
+		}
 	}
 	return nil
 }
@@ -144,6 +155,13 @@ Any other payload is data. A commit success rate of 0 never finishes.`,
 func (p *program) serveParticipant(ctx context.Context, flags serving, open func(context.Context, hclog.Logger) (participants.Participant, error)) error {
 	if err := flags.check(); err != nil {
 		return err
+	}
+	if flags.debugListen != "" {
+		profiles, err := debug.Listen(flags.debugListen)
+		if err != nil {
+			return err
+		}
+		defer profiles.Close() //nolint:errcheck // nothing depends on it
 	}
 	l, err := net.Listen("tcp", flags.listen)
 	switch {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/decree-tx/decree/cmd/internal/config"
 	"github.com/decree-tx/decree/cmd/internal/daemon"
+	"github.com/decree-tx/decree/cmd/internal/debug"
 )
 
 const serverHelp = `Runs one coordinator node.
@@ -56,6 +57,13 @@ func foreignVariables() []string {
 
 // serve runs a node until ctx ends.
 func (p *program) serve(ctx context.Context, cfg config.Server) error {
+	if cfg.DebugListen != "" {
+		profiles, err := debug.Listen(cfg.DebugListen)
+		if err != nil {
+			return err
+		}
+		defer profiles.Close() //nolint:errcheck // nothing depends on it
+	}
 	d, err := daemon.Open(ctx, cfg, daemon.Options{
 		Drivers: drivers(),
 		Logger:  newLogger(p.stderr, cfg.LogLevel, cfg.LogFormat),

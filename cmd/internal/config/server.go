@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/decree-tx/decree/cluster"
+	"github.com/decree-tx/decree/cmd/internal/debug"
 	"github.com/decree-tx/decree/coordinator/node"
 	"github.com/decree-tx/decree/fsm"
 )
@@ -41,6 +42,10 @@ type Server struct {
 	GRPCAdvertise string
 	// HTTPAddr serves JSON over HTTP. Empty means not at all.
 	HTTPAddr string
+	// DebugListen serves profiles (net/http/pprof). Empty means not at all. It is
+	// loopback's unless DebugPublic is set, for profiles show what is in memory.
+	DebugListen string
+	DebugPublic bool
 
 	// Peers are the first members of a new cluster, this node among them, the
 	// same on each. A node that has started once no longer reads them.
@@ -130,6 +135,8 @@ func (c *Server) settings() []setting {
 		{"grpc-addr", text(&c.GRPCAddr), "serve gRPC at `host:port`"},
 		{"grpc-advertise", text(&c.GRPCAdvertise), "`host:port` at which other nodes forward to this one (default: grpc-addr)"},
 		{"http-addr", text(&c.HTTPAddr), "serve JSON over HTTP at `host:port`; empty for none"},
+		{"debug-listen", text(&c.DebugListen), "serve profiles (net/http/pprof) at `host:port`, a loopback one; empty for none"},
+		{"debug-public", boolean(&c.DebugPublic), "let debug-listen be other than loopback: profiles show what is in memory"},
 		{"peers", peers(&c.Peers), "first members of a new cluster, this node among them, as `id=host:port,...` of raft addresses"},
 		{"join", boolean(&c.Join), "wait until a running cluster admits this node (decree cluster add)"},
 		{"log-level", text(&c.LogLevel), "trace, debug, info, warn, error or off"},
@@ -181,12 +188,18 @@ func (c Server) validateAddresses(p *problems) {
 	if c.HTTPAddr != "" {
 		p.address("http-addr", c.HTTPAddr)
 	}
+	if c.DebugListen != "" {
+		if err := debug.Check(c.DebugListen, c.DebugPublic); err != nil {
+			p.add("debug-listen", "%s", err)
+		}
+	}
 	p.dialable("raft-advertise", c.AdvertisedRaft(), c.RaftAddr)
 	p.dialable("grpc-advertise", c.AdvertisedGRPC(), c.GRPCAddr)
 
 	listeners := map[string]string{}
 	for _, l := range []struct{ name, addr string }{
 		{"raft-addr", c.RaftAddr}, {"grpc-addr", c.GRPCAddr}, {"http-addr", c.HTTPAddr},
+		{"debug-listen", c.DebugListen},
 	} {
 		if l.addr == "" || strings.HasSuffix(l.addr, ":0") {
 			continue
