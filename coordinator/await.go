@@ -10,26 +10,31 @@ import (
 
 // await follows a drive to its decision, and to its delivery where asked.
 func (t *term) await(ctx context.Context, d *drive, w Wait) (Result, error) {
-	select {
-	case <-d.decided:
-	case <-d.failed:
-	case <-t.endedDone:
-	case <-ctx.Done():
-	}
-	if !isClosed(d.decided) {
+	if !t.pass(ctx, &d.decided) {
 		return Result{}, t.undecided(ctx, d)
 	}
 	if w == WaitDelivery {
-		select {
-		case <-d.delivered:
-		case <-d.failed:
-		case <-t.endedDone:
-		case <-ctx.Done():
-		}
+		t.pass(ctx, &d.delivered)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return Result{Transaction: d.Transaction(), Delivered: isClosed(d.delivered)}, nil
+	return Result{Transaction: d.Transaction(), Delivered: d.delivered.reached}, nil
+}
+
+// pass waits until a milestone of a drive is reached, and reports whether it was:
+// the drive may fail, the term may end, and so may ctx.
+func (t *term) pass(ctx context.Context, m *milestone) bool {
+	t.mu.Lock()
+	passed := m.wait()
+	t.mu.Unlock()
+	select {
+	case <-passed:
+	case <-t.endedDone:
+	case <-ctx.Done():
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return m.reached
 }
 
 // undecided says why a drive was followed no further.
@@ -49,28 +54,12 @@ func (t *term) undecided(ctx context.Context, d *drive) error {
 // awaitStaged follows a drive until staging is applied, and returns the state by
 // then.
 func (t *term) awaitStaged(ctx context.Context, d *drive) (*txn.Transaction, error) {
-	select {
-	case <-d.staged:
-	case <-d.failed:
-	case <-t.endedDone:
-	case <-ctx.Done():
-	}
-	if !isClosed(d.staged) {
+	if !t.pass(ctx, &d.staged) {
 		return nil, t.undecided(ctx, d)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return d.Transaction(), nil
-}
-
-// awaitStaging blocks until staging is applied; false when ctx ended first.
-func (d *drive) awaitStaging(ctx context.Context) bool {
-	select {
-	case <-d.staged:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 // enlist proposes one more branch.

@@ -18,8 +18,9 @@ type Config struct {
 	MaxTimeout            time.Duration
 	MaxInteractiveTimeout time.Duration
 
-	// PrepareTimeout bounds one prepare call, 10s, and DeliveryTimeout one commit
-	// or abort call, 5s. A prepare is also bounded by its transaction's time.
+	// PrepareTimeout bounds the prepares of a transaction, 10s from when the first of
+	// them leaves, and DeliveryTimeout one commit or abort call, 5s, and up to a
+	// sixteenth more. Prepares are also bounded by their transaction's time.
 	PrepareTimeout  time.Duration
 	DeliveryTimeout time.Duration
 

@@ -15,7 +15,7 @@ package coordinator
 
 import (
 	"context"
-	"sync"
+	"sync/atomic"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -33,8 +33,7 @@ type Coordinator struct {
 	drivers participants.Drivers
 	logger  hclog.Logger
 
-	mu   sync.Mutex
-	term *term // guarded by mu; nil while this node does not lead
+	term atomic.Pointer[term] // nil while this node does not lead
 }
 
 // New makes a coordinator that leads nothing yet. The error is that of
@@ -59,26 +58,16 @@ func New(cfg Config, log Log, view View, drivers participants.Drivers, logger hc
 func (c *Coordinator) Lead(ctx context.Context, epoch uint64) {
 	t := newTerm(ctx, c, epoch)
 	t.takeOver()
-	c.setTerm(t)
+	c.term.Store(t)
 	<-ctx.Done()
-	c.setTerm(nil)
+	c.term.Store(nil)
 	t.end()
 }
 
 // Leads reports whether this node drives transactions now.
 func (c *Coordinator) Leads() bool { return c.current() != nil }
 
-func (c *Coordinator) setTerm(t *term) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.term = t
-}
-
-func (c *Coordinator) current() *term {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.term
-}
+func (c *Coordinator) current() *term { return c.term.Load() }
 
 // Deliveries tells what this leader knows, beyond the replicated state, of the
 // branches of a transaction that it drives; nil of any other.

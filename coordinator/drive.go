@@ -21,28 +21,19 @@ type drive struct {
 	booked []txn.Branch // the branches in the term's books
 	bytes  int          // payload bytes in them
 
-	deadline *time.Timer
-	cancels  []context.CancelFunc // of the prepares under way; called at the decision
-	progress []Delivery           // by branch: for people
-	heardAt  time.Time            // when the first receipt that is not logged was heard
+	deadline  *time.Timer
+	preparing context.Context    // of all its prepares; nil before the first leaves
+	cancel    context.CancelFunc // ends it, at the decision; nil with it
+	progress  []Delivery         // by branch: for people
+	heardAt   time.Time          // when the first receipt that is not logged was heard
 
-	failure   error
-	staged    chan struct{} // closed when staging is applied
-	decided   chan struct{} // closed when the decision is applied
-	delivered chan struct{} // closed when a client may be told of delivery
-	failed    chan struct{} // closed after failure is set; nothing is closed after it
+	failure   error     // why no further milestone will be reached
+	staged    milestone // staging is applied
+	decided   milestone // the decision is applied
+	delivered milestone // a client may be told of delivery
 }
 
-func newDrive(id txn.TxID, core *txn.Drive) *drive {
-	return &drive{
-		Drive:     core,
-		id:        id,
-		staged:    make(chan struct{}),
-		decided:   make(chan struct{}),
-		delivered: make(chan struct{}),
-		failed:    make(chan struct{}),
-	}
-}
+func newDrive(id txn.TxID, core *txn.Drive) *drive { return &drive{Drive: core, id: id} }
 
 // begin drives a new transaction. Its prepares leave at once where every branch's
 // driver can list what it holds prepared, and once staging is applied otherwise
@@ -152,9 +143,9 @@ func (t *term) catchUp(d *drive) {
 	}
 	d.known = tx
 	t.rebook(d)
-	if !isClosed(d.staged) {
+	if !d.staged.reached {
 		failpoint("after-stage")
-		close(d.staged)
+		d.staged.reach()
 	}
 	if !tx.State.Decided() {
 		return
@@ -164,11 +155,11 @@ func (t *term) catchUp(d *drive) {
 			t.lane(b.Participant).open.Delete(d.id) // its quota and horizon are for what it is owed
 		}
 	}
-	if !isClosed(d.decided) {
+	if !d.decided.reached {
 		d.stopTimers()
 		t.releaseBytes(d)
 		failpoint("after-decision")
-		close(d.decided)
+		d.decided.reach()
 	}
 	d.tellDelivered()
 	if tx.State.Finished() {
@@ -196,17 +187,29 @@ func (t *term) rebook(d *drive) {
 }
 
 func (d *drive) tellDelivered() {
-	if d.Delivered() && !isClosed(d.delivered) {
-		close(d.delivered)
+	if d.Delivered() {
+		d.delivered.reach()
 	}
 }
 
 // fail answers those who wait with an error.
 func (d *drive) fail(err error) {
-	if !isClosed(d.failed) {
-		d.failure = err
-		close(d.failed)
+	if d.failure != nil {
+		return
 	}
+	d.failure = err
+	for _, m := range []*milestone{&d.staged, &d.decided, &d.delivered} {
+		m.wake()
+	}
+}
+
+// underWay is the context of the drive's prepares: one that ends makes the decision
+// an abort, so that it ends them all. mu is held.
+func (t *term) underWay(d *drive) context.Context {
+	if d.preparing == nil {
+		d.preparing, d.cancel = context.WithTimeout(t.ctx, t.cfg.PrepareTimeout)
+	}
+	return d.preparing
 }
 
 // setDeadline aborts the transaction when its time is up, unless it is decided.
@@ -221,10 +224,8 @@ func (t *term) setDeadline(d *drive, left time.Duration) {
 }
 
 // voted takes a branch's answer to prepare. An error is ambiguous and counts as a
-// no; the abort that follows fences the branch.
+// no; the abort that follows fences the branch. mu is held.
 func (t *term) voted(d *drive, number int, v participants.Vote, err error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	if t.ended || !d.Wants(txn.Work{Kind: txn.PrepareBranch, Branch: number}) {
 		return
 	}
@@ -304,17 +305,7 @@ func (d *drive) stopTimers() {
 	if d.deadline != nil {
 		d.deadline.Stop()
 	}
-	for _, cancel := range d.cancels {
-		cancel()
-	}
-	d.cancels = nil
-}
-
-func isClosed(c chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
+	if d.cancel != nil {
+		d.cancel()
 	}
 }

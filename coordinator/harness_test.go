@@ -385,3 +385,12 @@ func (l *memLog) withFate(f func(txn.Command) fate) {
 	defer l.mu.Unlock()
 	l.fate = f
 }
+
+func isClosed(c chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}

@@ -100,10 +100,9 @@ func (l *lane) pump() {
 			continue
 		}
 		l.preparing++
-		ctx, cancel := context.WithTimeout(l.t.ctx, l.t.cfg.PrepareTimeout)
-		c.d.cancels = append(c.d.cancels, cancel)
+		ctx := l.t.underWay(c.d)
 		b := l.branch(c.d.id, c.work.Branch, c.d.Branches()[c.work.Branch-1])
-		l.t.work.Go(func() { l.prepare(ctx, cancel, c, b) })
+		l.t.crew.run(func() { l.prepare(ctx, c, b) })
 	}
 	l.pumpDeliveries()
 }
@@ -124,7 +123,8 @@ func (l *lane) pumpDeliveries() {
 		p.Next = time.Time{}
 		b := l.branch(c.d.id, c.work.Branch, c.d.Branches()[c.work.Branch-1])
 		b.Payload = nil
-		l.t.work.Go(func() { l.deliver(c, b) })
+		ctx := l.t.delivering.at(now)
+		l.t.crew.run(func() { l.deliver(ctx, c, b) })
 	}
 	l.setTimer(now)
 }
@@ -163,12 +163,11 @@ func (l *lane) stopTimer() {
 }
 
 // prepare makes one call, on a goroutine of the term's.
-func (l *lane) prepare(ctx context.Context, cancel context.CancelFunc, c *call, b participants.Branch) {
-	defer cancel()
+func (l *lane) prepare(ctx context.Context, c *call, b participants.Branch) {
 	var vote participants.Vote
 	err := l.door.through(ctx, func(p participants.Participant) (err error) {
-		if !p.Recovers() && !c.d.awaitStaging(ctx) { // it may be another one than when the prepare was queued
-			return context.Cause(ctx)
+		if !p.Recovers() && !l.t.pass(ctx, &c.d.staged) { // it may be another one than when the prepare was queued
+			return errUnstaged
 		}
 		vote, err = p.Prepare(ctx, b)
 		return err
@@ -176,18 +175,19 @@ func (l *lane) prepare(ctx context.Context, cancel context.CancelFunc, c *call, 
 	if err == nil && (vote.Kind < txn.VoteCommit || vote.Kind > txn.VoteAbort) {
 		err = errors.New("the driver answered without a vote")
 	}
-	l.t.voted(c.d, c.work.Branch, vote, err)
 
 	l.t.mu.Lock()
 	defer l.t.mu.Unlock()
+	l.t.voted(c.d, c.work.Branch, vote, err)
 	l.preparing--
 	l.pump()
 }
 
+// errUnstaged is the end of a prepare that waited for its staging in vain.
+var errUnstaged = errors.New("the prepare has not left: its staging was not applied in time")
+
 // deliver makes one call, on a goroutine of the term's.
-func (l *lane) deliver(c *call, b participants.Branch) {
-	ctx, cancel := context.WithTimeout(l.t.ctx, l.t.cfg.DeliveryTimeout)
-	defer cancel()
+func (l *lane) deliver(ctx context.Context, c *call, b participants.Branch) {
 	failpoint("before-delivery")
 	err := l.door.through(ctx, func(p participants.Participant) error {
 		if c.work.Kind == txn.CommitBranch {

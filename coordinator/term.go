@@ -25,31 +25,37 @@ type term struct {
 	epoch  uint64
 	logger hclog.Logger
 	work   sync.WaitGroup
+	crew   *crew
 
-	mu        sync.Mutex
-	live      map[txn.TxID]*drive // every unfinished transaction, and those being staged
-	lanes     map[string]*lane    // by participant
-	bytes     int                 // payloads of undecided transactions
-	asked     int                 // commands of propose's on their way
-	stopped   []*drive            // of unknown outcome, waiting for a barrier (rule R5)
-	settling  bool                // a goroutine is at that
-	receipts  map[*drive]struct{} // with receipts that are not logged
-	flushing  bool                // the timer that logs them is set
-	ended     bool
-	endedDone chan struct{} // closed when ended is set
+	mu    sync.Mutex
+	live  map[txn.TxID]*drive // every unfinished transaction, and those being staged
+	lanes map[string]*lane    // by participant
+
+	delivering patience            // of the calls under way
+	bytes      int                 // payloads of undecided transactions
+	asked      int                 // commands of propose's on their way
+	stopped    []*drive            // of unknown outcome, waiting for a barrier (rule R5)
+	settling   bool                // a goroutine is at that
+	receipts   map[*drive]struct{} // with receipts that are not logged
+	flushing   bool                // the timer that logs them is set
+	ended      bool
+	endedDone  chan struct{} // closed when ended is set
 }
 
 func newTerm(ctx context.Context, c *Coordinator, epoch uint64) *term {
-	return &term{
+	t := &term{
 		Coordinator: c,
 		ctx:         ctx,
 		epoch:       epoch,
 		logger:      c.logger.With("epoch", epoch),
 		live:        make(map[txn.TxID]*drive),
 		lanes:       make(map[string]*lane),
+		delivering:  patience{parent: ctx, length: c.cfg.DeliveryTimeout},
 		receipts:    make(map[*drive]struct{}),
 		endedDone:   make(chan struct{}),
 	}
+	t.crew = newCrew(&t.work, t.endedDone)
+	return t
 }
 
 // takeOver drives every unfinished transaction on from its replicated state, and
@@ -117,9 +123,7 @@ func (t *term) checkSame(d *drive, known *txn.Transaction, print txn.Fingerprint
 // admissible applies every bound and every check that needs no log entry, before
 // the first prepare leaves (rules R4 and R14).
 func (t *term) admissible(s txn.Stage) error {
-	cluster := t.view.Cluster()
-	cluster.Now = max(cluster.Now, t.log.Now())
-	if err := cluster.CheckID(s.ID); err != nil {
+	if err := t.checkID(s.ID); err != nil {
 		return err
 	}
 	for i, b := range s.Branches {
@@ -144,6 +148,17 @@ func (t *term) admissible(s txn.Stage) error {
 		}
 	}
 	return nil
+}
+
+// checkID asks for cluster time of this moment only where that of the last entry
+// would refuse the id.
+func (t *term) checkID(id txn.TxID) error {
+	cluster := t.view.Cluster()
+	if cluster.CheckID(id) == nil {
+		return nil
+	}
+	cluster.Now = max(cluster.Now, t.log.Now())
+	return cluster.CheckID(id)
 }
 
 func (t *term) admissibleAt(participant string) error {

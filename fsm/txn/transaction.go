@@ -150,12 +150,26 @@ type Branch struct {
 
 // NewBranch makes a branch with the digest of its content.
 func NewBranch(participant string, payload []byte) Branch {
+	return Branch{Participant: participant, Payload: payload, Digest: contentDigest(participant, payload)}
+}
+
+// contentDigest hashes the two as fields. What is small is hashed in one piece, on
+// the stack.
+func contentDigest(participant string, payload []byte) Digest {
+	var small [512]byte
+	if 2*fieldHead+len(participant)+len(payload) > len(small) {
+		return streamedDigest(participant, payload)
+	}
+	return sha256.Sum256(appendField(appendField(small[:0], participant), payload))
+}
+
+func streamedDigest(participant string, payload []byte) (d Digest) {
 	h := sha256.New()
-	hashField(h.Write, []byte(participant))
-	hashField(h.Write, payload)
-	b := Branch{Participant: participant, Payload: payload}
-	h.Sum(b.Digest[:0])
-	return b
+	h.Write(appendField(nil, participant))
+	h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(payload))))
+	h.Write(payload)
+	h.Sum(d[:0])
+	return d
 }
 
 // Owed reports whether phase two still has to reach the branch.
@@ -244,27 +258,24 @@ func (t *Transaction) clone() *Transaction {
 // The branches of an interactive transaction are not part of it, because they
 // are not known when it begins.
 func ContentFingerprint(interactive bool, branches []Branch) Fingerprint {
-	h := sha256.New()
+	var few [512]byte // bytes of a dozen branches
+	content := appendField(few[:0], "one-shot")
 	if interactive {
-		hashField(h.Write, []byte("interactive"))
+		content = appendField(few[:0], "interactive")
 	} else {
-		hashField(h.Write, []byte("one-shot"))
-		for _, b := range branches {
-			hashField(h.Write, b.Digest[:])
+		for i := range branches {
+			content = appendField(content, branches[i].Digest[:])
 		}
 	}
-	var f Fingerprint
-	h.Sum(f[:0])
-	return f
+	return sha256.Sum256(content)
 }
 
-// hashField writes a length before the bytes, so that ("ab","c") and ("a","bc")
-// differ.
-func hashField(write func([]byte) (int, error), p []byte) {
-	var n [8]byte
-	binary.BigEndian.PutUint64(n[:], uint64(len(p)))
-	write(n[:]) //nolint:errcheck // a hash never fails to write
-	write(p)    //nolint:errcheck
+// fieldHead is the length that appendField writes before a field's bytes, so that
+// ("ab","c") and ("a","bc") differ.
+const fieldHead = 8
+
+func appendField[T string | []byte](to []byte, field T) []byte {
+	return append(binary.BigEndian.AppendUint64(to, uint64(len(field))), field...)
 }
 
 func name(names []string, i int) string {

@@ -1,6 +1,9 @@
 package txn_test
 
 import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -272,5 +275,20 @@ func TestDigestsSeparateTheirFields(t *testing.T) {
 	}
 	if txn.ContentFingerprint(true, nil) == (txn.Fingerprint{}) {
 		t.Error("content that looks like a tombstone's")
+	}
+}
+
+// A payload may be hashed in one piece or in several: it is the same content, and a
+// digest that an earlier version wrote must still match.
+func TestDigestOfContent(t *testing.T) {
+	for _, size := range []int{0, 1, 494, 495, 496, 497, 5000} {
+		payload := bytes.Repeat([]byte{7}, size)
+		var fields []byte
+		for _, f := range [][]byte{[]byte("p"), payload} {
+			fields = append(binary.BigEndian.AppendUint64(fields, uint64(len(f))), f...)
+		}
+		if got, want := txn.NewBranch("p", payload).Digest, txn.Digest(sha256.Sum256(fields)); got != want {
+			t.Errorf("the digest of %d bytes is %x, want %x", size, got, want)
+		}
 	}
 }
