@@ -34,7 +34,7 @@ func (p *program) participantCommand() *cobra.Command {
 		p.dial.register(cmd)
 	}
 	group.AddCommand(operator...)
-	group.AddCommand(p.serveKVCommand(), p.serveSimCommand())
+	group.AddCommand(p.serveKVCommand(), p.serveSimCommand(), p.serveTrivialCommand())
 	return asGroup(group)
 }
 

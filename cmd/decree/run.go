@@ -68,6 +68,7 @@ func (p *program) command() *cobra.Command {
 		p.participantCommand(),
 		p.clusterCommand(),
 		p.bankCommand(),
+		p.benchCommand(),
 		p.demoCommand(),
 		p.versionCommand(),
 	)

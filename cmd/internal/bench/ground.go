@@ -1,0 +1,255 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/decree-tx/decree/cmd/internal/fleet"
+	decreev1 "github.com/decree-tx/decree/transport/api/decree/v1"
+	"github.com/decree-tx/decree/transport/client"
+)
+
+// ServiceProcesses is how many processes serve the participants that a bench starts,
+// however many are registered: two, as the figures to compare with have, and more
+// would only share the same cores.
+const ServiceProcesses = 2
+
+const (
+	// patience bounds every single step of the start.
+	patience = 30 * time.Second
+	// pollPause is how often the bench looks at what no event announces.
+	pollPause = 20 * time.Millisecond
+)
+
+// ground is the cluster under load: the nodes and the services that take part.
+type ground struct {
+	fleet    *fleet.Fleet
+	cluster  fleet.Cluster
+	services []*fleet.Process
+	debug    map[string]string // where each process serves its profiles, by its name
+	clients  []*client.Client
+}
+
+// newGround starts three nodes and the participants, registers these, and waits until
+// the leader reaches them. Close what it returns, with an error too.
+func newGround(ctx context.Context, cfg Config) (*ground, error) {
+	g := &ground{debug: map[string]string{}}
+	var err error
+	if g.fleet, err = fleet.New(fleet.Config{Binary: cfg.Binary, Dir: cfg.Dir}); err != nil {
+		return g, err
+	}
+	ports, err := newPorts()
+	if err != nil {
+		return g, err
+	}
+	if err := g.startNodes(cfg, ports); err != nil {
+		return g, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	addresses, err := g.startServices(ctx, cfg, ports)
+	if err != nil {
+		return g, g.explain(err)
+	}
+	for range cfg.Connections {
+		c, err := client.New(client.Config{Endpoints: g.cluster.Endpoints()})
+		if err != nil {
+			return g, err
+		}
+		g.clients = append(g.clients, c)
+	}
+	for i, name := range names(cfg.ParticipantsCount) {
+		if err := g.register(ctx, name, addresses[i%len(addresses)]); err != nil {
+			return g, g.explain(err)
+		}
+	}
+	return g, nil
+}
+
+// ports are those of a run: the fleet's own, and as many again for profiles.
+type ports struct {
+	fleet, debug fleet.Port
+	used         int // of debug
+}
+
+// portsApart is how far one fleet's ports reach.
+const portsApart = 400
+
+func newPorts() (*ports, error) {
+	first, err := fleet.FreePort(0)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		second, err := fleet.FreePort(0)
+		if err != nil {
+			return nil, err
+		}
+		if second < first-portsApart || second > first+portsApart {
+			return &ports{fleet: first, debug: second}, nil
+		}
+	}
+}
+
+// profiles is another address to serve profiles at.
+func (p *ports) profiles() string {
+	p.used++
+	return p.debug.Service(p.used)
+}
+
+func (g *ground) startNodes(cfg Config, p *ports) (err error) {
+	g.cluster, err = g.fleet.StartClusterWith(p.fleet, fleet.Options{
+		Args: cfg.ServerArgs,
+		Env: func(id string) []string {
+			g.debug[id] = p.profiles()
+			return []string{"DECREE_DEBUG_LISTEN=" + g.debug[id]}
+		},
+	})
+	return err
+}
+
+// startServices starts the participants' processes and gives their addresses.
+func (g *ground) startServices(ctx context.Context, cfg Config, p *ports) ([]string, error) {
+	var addresses []string
+	for n := 1; n <= min(ServiceProcesses, cfg.ParticipantsCount); n++ {
+		name, address := "service-"+strconv.Itoa(n), p.fleet.Service(n)
+		args := []string{cfg.Participants}
+		if cfg.Participants == KV {
+			args = append(args, "--path", filepath.Join(g.fleet.Dir(), name+".db"))
+		}
+		if err := g.startService(ctx, p, name, address, args...); err != nil {
+			return nil, err
+		}
+		addresses = append(addresses, address)
+	}
+	return addresses, nil
+}
+
+// startService starts one participant's process and waits until it listens.
+func (g *ground) startService(ctx context.Context, p *ports, name, address string, args ...string) error {
+	g.debug[name] = p.profiles()
+	args = append([]string{"participant"}, append(args, "--listen", address, "--debug-listen", g.debug[name])...)
+	process, err := g.fleet.Start(name, args...)
+	if err != nil {
+		return err
+	}
+	g.services = append(g.services, process)
+	return poll(ctx, name+" to listen", func() (bool, error) {
+		if !process.Alive() {
+			return false, fmt.Errorf("%s has ended", name)
+		}
+		connection, err := net.Dial("tcp", address)
+		if err != nil {
+			return false, nil
+		}
+		return true, connection.Close()
+	})
+}
+
+// register tells the cluster of a participant and waits until the leader reaches it.
+func (g *ground) register(ctx context.Context, name, address string) error {
+	target := map[string]*structpb.Value{"target": structpb.NewStringValue(address)}
+	p := &decreev1.Participant{Name: name, Driver: "grpc", Config: &structpb.Struct{Fields: target}}
+	if _, err := g.clients[0].PutParticipant(ctx, p); err != nil {
+		return fmt.Errorf("register %s: %w", name, err)
+	}
+	return poll(ctx, name+" to answer", func() (bool, error) {
+		found, err := g.clients[0].CheckParticipant(ctx, name)
+		return found.GetReachable(), err
+	})
+}
+
+// explain adds what the processes logged to an error of the start.
+func (g *ground) explain(err error) error { return fmt.Errorf("%w\n%s", err, g.fleet.Logs()) }
+
+// leader is the leading node's view.
+func (g *ground) leader(ctx context.Context) (*decreev1.StatusResponse, error) {
+	s, err := g.clients[0].Status(ctx)
+	switch {
+	case err != nil:
+		return nil, err
+	case s.GetLeader() == "" || s.GetNode() != s.GetLeader():
+		return nil, errors.New("no node leads")
+	default:
+		return s, nil
+	}
+}
+
+// reading is what had been used at a moment.
+type reading struct {
+	at      time.Time
+	leader  *decreev1.StatusResponse
+	process map[string]usage // by name
+}
+
+// own is the name of this process among the others.
+const own = "bench"
+
+// read looks at every process, and at the leader's counters.
+func (g *ground) read(ctx context.Context) (reading, error) {
+	r := reading{process: map[string]usage{}}
+	var err error
+	if r.leader, err = g.leader(ctx); err != nil {
+		return r, err
+	}
+	r.at = time.Now()
+	for _, p := range g.fleet.Processes() {
+		if r.process[p.Name()], err = usageOf(p.PID()); err != nil {
+			return r, err
+		}
+	}
+	r.process[own], err = usageOf(os.Getpid())
+	return r, err
+}
+
+// roleOf is a process's part, while a node leads.
+func (g *ground) roleOf(name, leader string) role {
+	_, isNode := g.cluster.Node(name)
+	switch {
+	case name == own:
+		return asking
+	case name == leader:
+		return leading
+	case isNode:
+		return following
+	default:
+		return participating
+	}
+}
+
+// close ends clients and processes.
+func (g *ground) close() error {
+	var errs []error
+	for _, c := range g.clients {
+		errs = append(errs, c.Close())
+	}
+	if g.fleet != nil {
+		errs = append(errs, g.fleet.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// poll calls holds until it is true, or fails, or ctx ends.
+func poll(ctx context.Context, what string, holds func() (bool, error)) error {
+	tick := time.NewTicker(pollPause)
+	defer tick.Stop()
+	for {
+		ok, err := holds()
+		if ok || err != nil && ctx.Err() == nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waited for %s: %w", what, ctx.Err())
+		case <-tick.C:
+		}
+	}
+}
