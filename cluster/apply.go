@@ -56,6 +56,10 @@ func (p Pending) Wait(ctx context.Context) (index uint64, response any, err erro
 	return p.p.index, p.p.response, nil
 }
 
+// Done is closed when Wait would answer at once. It may never be: a future may stay
+// unanswered while the node closes.
+func (p Pending) Done() <-chan struct{} { return p.p.done }
+
 // propose starts something that Raft answers through a future.
 func (n *Node) propose(start func() raft.Future) Pending {
 	p := &proposal{done: make(chan struct{})}

@@ -180,7 +180,7 @@ func (n *Node) raftConfig() *raft.Config {
 	c.TrailingLogs = n.cfg.TrailingLogs
 	// One append carries as much as the library allows, since only one is in
 	// flight: see maxRPCsInFlight.
-	c.MaxAppendEntries = 1024
+	c.MaxAppendEntries = 64
 	// With the batching channel 15 % of the futures in flight were never answered
 	// after a shutdown, and a proposal could be appended after its timeout.
 	c.BatchApplyCh = false

@@ -293,10 +293,11 @@ func TestUnknownReceiptsAreLoggedInTheEnd(t *testing.T) {
 // applied. None of the calls is told that nothing happened.
 func TestTermEndsWhileCallsAreInTheLog(t *testing.T) {
 	run(t, Config{}, func(r *rig) {
-		open, fresh, unheardOf := r.id(), r.id(), r.id()
+		open, fresh, unheardOf, undecided := r.id(), r.id(), r.id(), r.id()
 		if _, err := r.c.Begin(background, open, time.Hour); err != nil {
 			t.Fatal(err)
 		}
+		r.fakes["a"].Script(prepareOp, undecided, participanttest.Answer{Hold: make(chan struct{})}) // else the decision could share the first entry
 		r.log.latency = time.Hour
 		type call struct {
 			name   string
@@ -304,7 +305,7 @@ func TestTermEndsWhileCallsAreInTheLog(t *testing.T) {
 			answer chan error
 		}
 		calls := []*call{ // the first has the log to itself, the others wait for their turn
-			{name: "submit", make: func() error { _, err := r.c.Submit(background, transfer(r.id(), "a")); return err }},
+			{name: "submit", make: func() error { _, err := r.c.Submit(background, transfer(undecided, "a")); return err }},
 			{name: "begin", make: func() error { _, err := r.c.Begin(background, fresh, 0); return err }},
 			{name: "enlist", make: func() error { _, err := r.c.Enlist(background, open, txn.NewBranch("a", nil)); return err }},
 			{name: "abort", make: func() error { _, err := r.c.Abort(background, unheardOf, "", WaitDelivery); return err }},

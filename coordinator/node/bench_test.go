@@ -158,3 +158,36 @@ func (instant) Recover(context.Context, string) ([]participants.Branch, error) {
 }
 func (instant) Recovers() bool { return true }
 func (instant) Close() error   { return nil }
+
+// BenchmarkApply is the figure to hold BenchmarkSubmit against: one entry of some
+// hundred bytes through the same Raft, by one caller.
+func BenchmarkApply(b *testing.B) {
+	for _, disks := range []string{"memory", "files"} {
+		b.Run("disks="+disks, func(b *testing.B) {
+			net := clustertest.New(b, clustertest.Options{
+				Memory: disks == "memory",
+				FSM:    func(string) raft.FSM { return idle{} },
+			})
+			leader := net.WaitLeader()
+			var took []time.Duration
+			for b.Loop() {
+				start := time.Now()
+				if _, _, err := leader.Apply(make([]byte, 300)).Wait(context.Background()); err != nil {
+					b.Fatal(err)
+				}
+				took = append(took, time.Since(start))
+			}
+			slices.Sort(took)
+			b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-us")
+			b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-us")
+		})
+	}
+}
+
+// idle is a state machine that does nothing.
+type idle struct{ raft.FSM }
+
+func (idle) Apply(*raft.Log) any { return nil }
+func (idle) ApplyBatch(logs []*raft.Log) []any {
+	return make([]any, len(logs))
+}

@@ -20,15 +20,25 @@ const (
 	maxEntryCommands = 4096
 )
 
+// maxInFlight is how many entries may be on their way. The second may leave only
+// while the first is sparse: it holds no more than sparseCommands. So the decision of
+// a lone transaction need not wait for its staging to come back, while under load
+// commands gather until the one entry has returned, since each round of Raft costs
+// CPU whatever it carries.
+const (
+	maxInFlight    = 2
+	sparseCommands = 8
+)
+
 // proposalTimeout is how long an entry may take before its commands' outcome
 // counts as unknown. Only a disk or a majority that is close to failing takes so
 // long.
 const proposalTimeout = 10 * time.Second
 
 // writer is the one place that writes commands to the log: whatever waits while
-// an entry is on its way goes into the next one, and one entry is on its way at a
-// time. That beats Raft's own batching, because each round of Raft costs CPU
-// whatever it carries. It implements coordinator.Log.
+// an entry is on its way goes into the next one. That beats Raft's own batching,
+// because each round of Raft costs CPU whatever it carries. It implements
+// coordinator.Log.
 type writer struct {
 	// set once by newWriter
 	member  *cluster.Node
@@ -36,6 +46,8 @@ type writer struct {
 	stop    context.CancelFunc
 	done    chan struct{} // closed when run has ended
 	wake    chan struct{} // holds one token while the queue may be non-empty
+
+	flight []flight // owned by run: the entries on their way, in log order
 
 	mu      sync.Mutex
 	queue   []proposal
@@ -52,6 +64,14 @@ type proposal struct {
 	command fsm.Command
 	horizon txn.Time // raises the horizon where not zero
 	done    func(fsm.Result, error)
+}
+
+// flight is an entry on its way.
+type flight struct {
+	batch   []proposal
+	pending cluster.Pending
+	ctx     context.Context // ends with the leadership, or the patience
+	cancel  context.CancelFunc
 }
 
 func newWriter(member *cluster.Node) *writer {
@@ -128,16 +148,39 @@ func (w *writer) Barrier(ctx context.Context) error {
 func (w *writer) run() {
 	defer close(w.done)
 	for {
+		var back, patience <-chan struct{}
+		if len(w.flight) > 0 {
+			back, patience = w.flight[0].pending.Done(), w.flight[0].ctx.Done()
+		}
 		select {
 		case <-w.wake:
+		case <-back:
+			w.land()
+		case <-patience:
+			w.land()
 		case <-w.stopped.Done():
+			w.settle()
 			w.refuse(w.last())
 			return
 		}
-		for batch := w.take(); len(batch) > 0; batch = w.take() {
-			w.write(batch)
-		}
+		w.depart()
 	}
+}
+
+// depart sends what waits, in as many entries as may be on their way.
+func (w *writer) depart() {
+	for w.room() {
+		batch := w.take()
+		if len(batch) == 0 {
+			return
+		}
+		w.send(batch)
+	}
+}
+
+func (w *writer) room() bool {
+	n := len(w.flight)
+	return n == 0 || n < maxInFlight && len(w.flight[n-1].batch) <= sparseCommands
 }
 
 // last empties the queue for good.
@@ -172,19 +215,21 @@ func (w *writer) take() []proposal {
 	return waiting[:n:n]
 }
 
-// write sends one entry and answers its proposals.
-func (w *writer) write(batch []proposal) {
+// send lets one entry leave. Entries that this goroutine proposes are appended in
+// its order.
+func (w *writer) send(batch []proposal) {
 	leading, header := w.header(batch)
 	if leading == nil {
+		w.settle()
 		w.refuse(batch)
 		return
 	}
 	if batch = w.current(batch, header.Epoch); len(batch) == 0 {
 		return
 	}
-	entry := fsm.Entry{Header: header}
-	for _, p := range batch {
-		entry.Commands = append(entry.Commands, p.command)
+	entry := fsm.Entry{Header: header, Commands: make([]fsm.Command, len(batch))}
+	for i, p := range batch {
+		entry.Commands[i] = p.command
 	}
 	encoded, err := fsm.Encode(entry)
 	if err != nil {
@@ -192,17 +237,31 @@ func (w *writer) write(batch []proposal) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(leading, proposalTimeout)
-	defer cancel()
-	_, response, err := w.member.Apply(encoded).Wait(ctx)
+	w.flight = append(w.flight, flight{batch, w.member.Apply(encoded), ctx, cancel})
+}
+
+// settle waits for all that is on its way: answers are given in log order.
+func (w *writer) settle() {
+	for len(w.flight) > 0 {
+		w.land()
+	}
+}
+
+// land waits for the first entry on its way and answers its proposals.
+func (w *writer) land() {
+	f := w.flight[0]
+	w.flight = append(w.flight[:0], w.flight[1:]...)
+	defer f.cancel()
+	_, response, err := f.pending.Wait(f.ctx)
 	if err == nil {
 		err = response.(fsm.Applied).Err // the whole entry was refused: its epoch is over
 	}
 	if err != nil {
-		answerAll(batch, classify(err))
+		answerAll(f.batch, classify(err))
 		return
 	}
 	for i, r := range response.(fsm.Applied).Results {
-		batch[i].done(r, translate(r.Err))
+		f.batch[i].done(r, translate(r.Err))
 	}
 }
 
@@ -223,6 +282,7 @@ func (w *writer) current(batch []proposal, epoch uint64) []proposal {
 		if p.epoch == epoch {
 			kept = append(kept, p)
 		} else {
+			w.settle()
 			p.done(fsm.Result{}, coordinator.ErrNotLeader)
 		}
 	}
@@ -232,11 +292,13 @@ func (w *writer) current(batch []proposal, epoch uint64) []proposal {
 // isolate keeps a command that cannot be encoded from taking its neighbours down.
 func (w *writer) isolate(batch []proposal, err error) {
 	if len(batch) == 1 {
+		w.settle()
 		batch[0].done(fsm.Result{}, fmt.Errorf("%w: %w", coordinator.ErrInvalid, err))
 		return
 	}
 	for i := range batch {
-		w.write(batch[i : i+1 : i+1])
+		w.send(batch[i : i+1 : i+1])
+		w.settle()
 	}
 }
 

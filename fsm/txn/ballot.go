@@ -22,8 +22,7 @@ func NewBallot(branches []Branch) Ballot {
 	return b
 }
 
-// Stage notes that the staging entry is applied here. Until then there is no
-// verdict: staging precedes the decision (rule R4).
+// Stage notes that the staging entry is applied here.
 func (b *Ballot) Stage() { b.staged = true }
 
 // Cast records a branch's vote, from 1; why is kept when it is VoteAbort. The
@@ -48,12 +47,18 @@ func (b *Ballot) Withdraw(why Reason) {
 
 // Verdict is the decision that the leader may now propose; false while it must
 // wait. Commit needs every vote; one no, a timeout or the client's word is
-// enough for abort. Before staging is applied there is none.
+// enough for abort.
+//
+// A commit may follow its staging into the log before that is applied: in the log
+// staging precedes it (rule R4), and the state machine refuses the commit of what it
+// has not staged. An abort waits, for the log takes it with or without staging, and
+// where staging is refused it must also name the branches that prepared.
 func (b *Ballot) Verdict() (Decide, bool) {
 	switch {
-	case !b.staged:
-		return Decide{}, false
 	case b.abort.Code != ReasonNone:
+		if !b.staged {
+			return Decide{}, false
+		}
 		return Decide{Decision: Abort, Reason: b.abort}, true
 	case len(b.votes) == 0:
 		return Decide{}, false // still Active: its branches are not sealed

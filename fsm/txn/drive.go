@@ -19,7 +19,7 @@ type Drive struct {
 	tx        *Transaction // as last applied; nil until staged
 	ballot    Ballot
 	early     bool // prepares left, or may have, before staging was applied
-	proposing bool // a decision is on its way through the log
+	proposing bool // a decision is on its way through the log, perhaps behind its staging
 	stopped   bool // it met an unknown outcome, or failed: it goes no further
 
 	asked []WorkKind // by branch: the work last asked for
@@ -181,7 +181,12 @@ func withoutPayloads(branches []Branch) []Branch {
 // unknown.
 func (d *Drive) written(c Command, f Fate, tx *Transaction, err error) Acts {
 	_, receipts := c.(Acknowledge)
+	decision, _ := c.(Decide)
 	switch {
+	case decision.Decision == Commit && d.tx == nil && (f == Applied || f == Refused):
+		// A commit that followed its staging into the log. The staging was refused, or
+		// met a tombstone: the commit was nothing then, and an abort is on its way.
+		return Acts{}
 	case f == Applied:
 		if !receipts {
 			d.proposing = false
@@ -267,10 +272,10 @@ func (d *Drive) ask(calls []Work, w Work) []Work {
 	return append(calls, w)
 }
 
-// consider returns the decision as soon as the ballot has one. Until staging is
-// applied it has none, and after the decision none is needed.
+// consider returns the decision as soon as the ballot has one. After the decision
+// none is needed.
 func (d *Drive) consider() Command {
-	if d.stopped || d.proposing || d.tx == nil || d.tx.State.Decided() {
+	if d.stopped || d.proposing || d.Decided() {
 		return nil
 	}
 	verdict, ok := d.ballot.Verdict()

@@ -5,6 +5,7 @@ package txn_test
 // where a leader decides what to do next.
 
 import (
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -77,8 +78,9 @@ const (
 	decidesNothing = ""
 )
 
-// R4: prepares leave before staging where the caller says so, and only then; the
-// votes make no verdict until staging is applied.
+// R4: prepares leave before staging is applied where the caller says so, and only
+// then. A commit then follows its staging into the log, and goes there once; an abort
+// waits until staging is applied.
 func TestPreparesLeaveEarlyOrLate(t *testing.T) {
 	for _, early := range []bool{true, false} {
 		k := newDesk(t)
@@ -86,8 +88,16 @@ func TestPreparesLeaveEarlyOrLate(t *testing.T) {
 		if early {
 			k.wants(acts, stages, txn.GoesOn, prepares...)
 			k.wantsNothing(d.Voted(1, txn.VoteCommit, txn.Reason{}))
-			k.wantsNothing(d.Voted(2, txn.VoteCommit, txn.Reason{}))
-			k.wants(d.Answered(staging(), txn.Applied, k.apply(staging()), nil), decidesCommit, txn.GoesOn)
+			acts := d.Voted(2, txn.VoteCommit, txn.Reason{})
+			k.wants(acts, decidesCommit, txn.GoesOn)
+			k.wantsNothing(d.Withdraw(txn.TimeIsUp)) // too late
+			k.wantsNothing(d.Answered(staging(), txn.Applied, k.apply(staging()), nil))
+			k.wants(d.Answered(acts.Propose, txn.Applied, k.apply(acts.Propose), nil), decidesNothing, txn.GoesOn, commits...)
+
+			k = newDesk(t)
+			d, _ = txn.Open(staging(), true)
+			k.wantsNothing(d.Voted(1, txn.VoteAbort, txn.Reason{Code: txn.ReasonVote, Branch: 1}))
+			k.wants(d.Answered(staging(), txn.Applied, k.apply(staging()), nil), decidesAbort, txn.GoesOn)
 			continue
 		}
 		k.wants(acts, stages, txn.GoesOn)
@@ -110,6 +120,44 @@ func TestRefusedStagingAbortsWhatIsPrepared(t *testing.T) {
 		t.Errorf("the abort names %+v", c.Branches)
 	}
 	k.wants(d.Answered(c, txn.Applied, k.apply(c), nil), decidesNothing, txn.GoesOn, aborts...)
+}
+
+// R1, R4: a commit that followed its staging into the log is nothing where the state
+// machine did not stage, or found a tombstone: the drive goes by the abort alone.
+func TestCommitBehindRefusedStaging(t *testing.T) {
+	for _, tombstone := range []bool{false, true} {
+		k := newDesk(t)
+		d, _ := txn.Open(staging(), true)
+		d.Voted(1, txn.VoteCommit, txn.Reason{})
+		commit := d.Voted(2, txn.VoteCommit, txn.Reason{}).Propose
+		var abort txn.Acts
+		if tombstone {
+			k.apply(txn.Presume{ID: staging().ID})
+			abort = d.Answered(staging(), txn.Applied, k.apply(staging()), nil)
+			k.wantsNothing(d.Answered(commit, txn.Applied, k.apply(commit), nil))
+		} else {
+			abort = d.Answered(staging(), txn.Refused, nil, txn.ErrFuture)
+			_, _, err := txn.Step(k.at, nil, commit)
+			if !errors.Is(err, txn.ErrUnknown) {
+				t.Fatalf("the commit of what was not staged: %v", err)
+			}
+			k.wantsNothing(d.Answered(commit, txn.Refused, nil, err))
+		}
+		k.wants(abort, decidesAbort, txn.GoesOn)
+		k.wants(d.Answered(abort.Propose, txn.Applied, k.apply(abort.Propose), nil), decidesNothing, txn.GoesOn, aborts...)
+	}
+}
+
+// R5: where it is not known what became of the commit behind a staging, the drive
+// stops.
+func TestUnclearCommitBehindStaging(t *testing.T) {
+	for _, fate := range []txn.Fate{txn.Unclear, txn.Unwritten} {
+		k := newDesk(t)
+		d, _ := txn.Open(staging(), true)
+		d.Voted(1, txn.VoteCommit, txn.Reason{})
+		commit := d.Voted(2, txn.VoteCommit, txn.Reason{}).Propose
+		k.wants(d.Answered(commit, fate, nil, nil), decidesNothing, txn.Settle)
+	}
 }
 
 // Nothing is to be aborted where no prepare has left, and not by the one whose txid

@@ -152,7 +152,7 @@ func deepCopy(t *txn.Transaction) *txn.Transaction {
 
 // TestBallotNeedsEveryVote holds that a ballot says commit only when each branch
 // has voted and none said no, abort as soon as there is a reason, and nothing
-// before staging (R4), in whatever order the votes come and however often.
+// abort before staging (R4), in whatever order the votes come and however often.
 func TestBallotNeedsEveryVote(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		branches := make([]txn.Branch, rapid.IntRange(1, 4).Draw(t, "branches"))
@@ -195,7 +195,7 @@ func checkVerdict(t *rapid.T, ballot *txn.Ballot, votes []txn.Vote, staged, no b
 		}
 	}
 	switch {
-	case !staged || missing && !no:
+	case missing && !no, no && !staged:
 		if ok {
 			t.Fatalf("verdict %+v, staged %t, votes %v", verdict, staged, votes)
 		}

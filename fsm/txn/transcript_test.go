@@ -270,6 +270,10 @@ func (s *theatre) conclude(t *testing.T, name string) {
 		s.say("no verdict yet")
 		return
 	}
+	if s.states[name] == nil {
+		s.say("a %s follows the staging into the log", verdict.Decision)
+		return
+	}
 	verdict.ID = s.ids[name]
 	s.apply(t, name, verdict)
 }

@@ -26,10 +26,10 @@ type leader struct {
 	dead  bool // crashed: nothing happens any more
 	ended bool // it knows that its term is over
 
-	queue   []proposal
-	waiting bool     // for the answer to an entry
-	flying  []*entry // proposed and not committed, in order
-	lands   txn.Time // when the last of them will be
+	queue      []proposal
+	unanswered []*entry // on their way, in log order
+	flying     []*entry // proposed and not committed, in order
+	lands      txn.Time // when the last of them will be
 
 	drives   []*drive // all that it drives, in order of their beginning
 	stopped  []*drive

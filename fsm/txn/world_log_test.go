@@ -42,7 +42,8 @@ type entry struct {
 	header    txn.Header
 	proposals []proposal
 	dropped   bool // never committed
-	answered  bool // its leader has been told something
+	answered  bool // its leader knows what it will ever know
+	tell      func()
 }
 
 // commit applies an entry, which every node does alike, and returns the answers.
@@ -245,18 +246,21 @@ func (l *leader) write(c txn.Command, done func(*txn.Transaction, error)) {
 	l.pump()
 }
 
-// pump sends an entry, one at a time, with what waits or a part of that.
+// pump sends entries, two at a time at most, with what waits or a part of that.
 func (l *leader) pump() {
-	if l.waiting || len(l.queue) == 0 || l.dead {
-		return
+	for len(l.unanswered) < 2 && len(l.queue) > 0 && !l.dead {
+		l.send()
 	}
+}
+
+func (l *leader) send() {
 	n := 1 + l.w.rng.IntN(len(l.queue))
 	e := &entry{header: txn.Header{Epoch: l.epoch, Time: l.clock()}, proposals: l.queue[:n:n]}
 	if l.w.forgetful {
 		e.header.Horizon = l.clock().Add(-shortRetention)
 	}
 	l.queue = l.queue[n:]
-	l.waiting = true
+	l.unanswered = append(l.unanswered, e)
 	if l.w.often(5, 100) { // Raft's queue is full: it was not taken, and the leader leads on
 		l.w.stats.bounced++
 		l.w.after(l.w.short(), func() { l.bounce(e) })
@@ -293,25 +297,36 @@ func (l *leader) answer(e *entry, states []*txn.Transaction, errs []error) {
 	if e.answered || l.dead {
 		return
 	}
-	e.answered, l.waiting = true, false
-	for i, p := range e.proposals {
-		if states == nil {
-			p.done(nil, errUnknown)
-		} else {
-			p.done(states[i], errs[i])
+	e.answered = true
+	e.tell = func() {
+		for i, p := range e.proposals {
+			if states == nil {
+				p.done(nil, errUnknown)
+			} else {
+				p.done(states[i], errs[i])
+			}
 		}
 	}
-	l.pump()
+	l.tell()
 }
 
 // bounce tells an entry's proposers that it certainly was not written.
 func (l *leader) bounce(e *entry) {
-	if l.dead {
-		return
+	e.answered = true
+	e.tell = func() {
+		for _, p := range e.proposals {
+			p.done(nil, errNotLeader)
+		}
 	}
-	l.waiting = false
-	for _, p := range e.proposals {
-		p.done(nil, errNotLeader)
+	l.tell()
+}
+
+// tell answers what there is an answer to, in log order, and goes on.
+func (l *leader) tell() {
+	for !l.dead && len(l.unanswered) > 0 && l.unanswered[0].answered {
+		first := l.unanswered[0]
+		l.unanswered = l.unanswered[1:]
+		first.tell()
 	}
 	l.pump()
 }
