@@ -14,12 +14,14 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// Defaults of [Config]. Half a second and a quarter fail over in about one
-// second and leave a loaded disk or scheduler room before it looks dead.
+// Defaults of [Config]. Half a second fails over in about one second and leaves a
+// loaded disk or scheduler room before it looks dead. The lease is as long: what a
+// leader without a majority does in it is neither applied nor told, and a shorter one
+// deposes leaders whose followers are only busy.
 const (
 	DefaultHeartbeatTimeout = 500 * time.Millisecond
 	DefaultElectionTimeout  = 500 * time.Millisecond
-	DefaultLeaderLease      = 250 * time.Millisecond
+	DefaultLeaderLease      = 500 * time.Millisecond
 
 	// DefaultSnapshotThreshold and DefaultSnapshotInterval bound what a restart
 	// replays: NewRaft reads every entry after the snapshot.

@@ -108,7 +108,7 @@ func Default() Server {
 		LogFormat:                   "text",
 		HeartbeatTimeout:            500 * time.Millisecond,
 		ElectionTimeout:             500 * time.Millisecond,
-		LeaderLease:                 250 * time.Millisecond,
+		LeaderLease:                 500 * time.Millisecond,
 		StoreTimeout:                cluster.DefaultStoreTimeout,
 		DefaultTimeout:              15 * time.Second,
 		MaxTimeout:                  time.Hour,
