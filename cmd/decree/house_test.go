@@ -33,6 +33,8 @@ var house = []room{
 	{"fsm/txn", ""},
 	{"fsm/fsmpb", ""},
 	{"cluster", ""},
+	// The service's end of a stream of calls, for every kind of server.
+	{"transport/api/decree/participant/callmany", "transport/api/decree/participant/v1"},
 	{"transport/api/...", ""},
 	{"fsm", "fsm/txn fsm/fsmpb"},
 	{"participants", "fsm/txn"},

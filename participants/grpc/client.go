@@ -43,6 +43,7 @@ type client struct {
 	log  hclog.Logger
 
 	recovers atomic.Bool // the answer of Recovers; written by list
+	streams  streams
 
 	// Of learn, the one goroutine that client owns; Close ends it and waits.
 	stopLearning context.CancelFunc
@@ -56,11 +57,7 @@ var _ interface {
 
 // Prepare implements participants.Participant.
 func (c *client) Prepare(ctx context.Context, b participants.Branch) (participants.Vote, error) {
-	answer, err := c.api.Prepare(ctx, &participantv1.PrepareRequest{
-		Branch:  branchToWire(b),
-		Payload: b.Payload,
-		Digest:  b.Digest[:],
-	})
+	answer, err := c.prepare(ctx, b)
 	if err != nil {
 		return participants.Vote{}, failure(ctx, "prepare", b, err)
 	}
@@ -79,7 +76,7 @@ func (c *client) Prepare(ctx context.Context, b participants.Branch) (participan
 
 // Commit implements participants.Participant.
 func (c *client) Commit(ctx context.Context, b participants.Branch) error {
-	answer, err := c.api.Commit(ctx, &participantv1.CommitRequest{Branch: branchToWire(b)})
+	answer, err := c.commit(ctx, b)
 	if err != nil {
 		return failure(ctx, "commit", b, err)
 	}
@@ -88,11 +85,37 @@ func (c *client) Commit(ctx context.Context, b participants.Branch) error {
 
 // Abort implements participants.Participant.
 func (c *client) Abort(ctx context.Context, b participants.Branch) error {
-	answer, err := c.api.Abort(ctx, &participantv1.AbortRequest{Branch: branchToWire(b)})
+	answer, err := c.abort(ctx, b)
 	if err != nil {
 		return failure(ctx, "abort", b, err)
 	}
 	return receiptFromWire("abort", b, answer.GetReceipt(), answer.GetDetail(), txn.HeuristicCommit)
+}
+
+// prepare, commit and abort are calls on the stream where that takes them, and RPCs
+// otherwise.
+func (c *client) prepare(ctx context.Context, b participants.Branch) (*participantv1.PrepareResponse, error) {
+	answer, err := c.streams.call(ctx, callPrepare, b)
+	if errors.Is(err, errNotSent) {
+		return c.api.Prepare(ctx, &participantv1.PrepareRequest{Branch: branchToWire(b), Payload: b.Payload, Digest: b.Digest[:]})
+	}
+	return answer.GetPrepare(), err
+}
+
+func (c *client) commit(ctx context.Context, b participants.Branch) (*participantv1.CommitResponse, error) {
+	answer, err := c.streams.call(ctx, callCommit, b)
+	if errors.Is(err, errNotSent) {
+		return c.api.Commit(ctx, &participantv1.CommitRequest{Branch: branchToWire(b)})
+	}
+	return answer.GetCommit(), err
+}
+
+func (c *client) abort(ctx context.Context, b participants.Branch) (*participantv1.AbortResponse, error) {
+	answer, err := c.streams.call(ctx, callAbort, b)
+	if errors.Is(err, errNotSent) {
+		return c.api.Abort(ctx, &participantv1.AbortRequest{Branch: branchToWire(b)})
+	}
+	return answer.GetAbort(), err
 }
 
 // Status implements participants.StatusReporter. The error of a service that
@@ -129,6 +152,7 @@ func (c *client) Recovers() bool { return c.recovers.Load() }
 
 // Close implements participants.Participant.
 func (c *client) Close() error {
+	c.streams.close()
 	c.stopLearning()
 	<-c.learnt
 	return c.conn.Close()

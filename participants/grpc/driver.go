@@ -67,6 +67,7 @@ func (Driver) Open(_ context.Context, r participants.Registration, log hclog.Log
 		log:    log,
 		learnt: make(chan struct{}),
 	}
+	c.streams.start(conn, c.api, log)
 	learning, stop := context.WithCancel(context.Background())
 	c.stopLearning = stop
 	go c.learn(learning)

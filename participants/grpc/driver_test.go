@@ -97,7 +97,7 @@ func listen(t *testing.T, addr string) net.Listener {
 }
 
 // serveRaw runs a service that is not ours; the server is stopped at the end.
-func serveRaw(t *testing.T, l net.Listener, svc participantv1.ParticipantServer) *grpc.Server {
+func serveRaw(t testing.TB, l net.Listener, svc participantv1.ParticipantServer) *grpc.Server {
 	t.Helper()
 	s := grpc.NewServer()
 	participantv1.RegisterParticipantServer(s, svc)
@@ -128,7 +128,7 @@ func serve(t *testing.T, p participants.Participant) string {
 	return l.Addr().String()
 }
 
-func open(t *testing.T, target string) participants.Participant {
+func open(t testing.TB, target string) participants.Participant {
 	t.Helper()
 	config, err := json.Marshal(grpcparticipant.Config{Target: target})
 	if err != nil {

@@ -75,6 +75,10 @@ func (o oracle) Recover(context.Context, *participantv1.RecoverRequest, ...grpc.
 	return &page{oracle: o}, nil
 }
 
+func (o oracle) CallMany(context.Context, ...grpc.CallOption) (grpc.BidiStreamingClient[participantv1.CallManyRequest, participantv1.CallManyResponse], error) {
+	return nil, status.Error(codes.Unimplemented, "only RPCs")
+}
+
 // page is a stream of one answer.
 type page struct {
 	grpc.ClientStream

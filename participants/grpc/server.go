@@ -11,6 +11,7 @@ import (
 
 	"github.com/decree-tx/decree/fsm/txn"
 	"github.com/decree-tx/decree/participants"
+	"github.com/decree-tx/decree/transport/api/decree/participant/callmany"
 	participantv1 "github.com/decree-tx/decree/transport/api/decree/participant/v1"
 )
 
@@ -79,6 +80,9 @@ func (s *server) Abort(ctx context.Context, r *participantv1.AbortRequest) (*par
 	}
 	return &participantv1.AbortResponse{Receipt: receipt, Detail: detail}, nil
 }
+
+// CallMany answers each call of the stream as the methods above do.
+func (s *server) CallMany(stream callmany.Stream) error { return callmany.Serve(stream, s) }
 
 // Recover answers UNIMPLEMENTED where p lists branches but is not known to list
 // every one: the caller would build on a list that has holes (rule R4).

@@ -27,6 +27,7 @@ import (
 	"github.com/decree-tx/decree/fsm/txn"
 	"github.com/decree-tx/decree/participants"
 	"github.com/decree-tx/decree/participants/participanttest"
+	participantv1 "github.com/decree-tx/decree/transport/api/decree/participant/v1"
 	"github.com/decree-tx/decree/transport/branch"
 )
 
@@ -58,6 +59,43 @@ func (c crash) intercept(ctx context.Context, req any, info *grpc.UnaryServerInf
 	answer, err := handle(ctx, req)
 	c.here(call, recorded)
 	return answer, err
+}
+
+// interceptStream does the same for calls that come by CallMany.
+func (c crash) interceptStream(server any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+	return handle(server, crashingStream{stream, c})
+}
+
+type crashingStream struct {
+	grpc.ServerStream
+	crash crash
+}
+
+func (s crashingStream) RecvMsg(m any) error {
+	err := s.ServerStream.RecvMsg(m)
+	if frame, ok := m.(*participantv1.CallManyRequest); ok {
+		for _, c := range frame.GetCalls() {
+			s.here(arrived, c.GetPrepare() != nil, c.GetCommit() != nil, c.GetAbort() != nil)
+		}
+	}
+	return err
+}
+
+func (s crashingStream) SendMsg(m any) error {
+	if frame, ok := m.(*participantv1.CallManyResponse); ok {
+		for _, a := range frame.GetAnswers() {
+			s.here(recorded, a.GetPrepare() != nil, a.GetCommit() != nil, a.GetAbort() != nil)
+		}
+	}
+	return s.ServerStream.SendMsg(m)
+}
+
+func (s crashingStream) here(point string, prepare, commit, abort bool) {
+	for call, is := range map[string]bool{"Prepare": prepare, "Commit": commit, "Abort": abort} {
+		if is {
+			s.crash.here(call, point)
+		}
+	}
 }
 
 // mortal is a Local service that can be killed in its functions.
@@ -147,7 +185,7 @@ func TestChild(t *testing.T) {
 	}
 	where := crash(spec[2])
 	server, _, _ := site{spec[0], spec[1]}.open(t, where)
-	target, _ := serve(t, server, grpc.UnaryInterceptor(where.intercept))
+	target, _ := serve(t, server, grpc.UnaryInterceptor(where.intercept), grpc.StreamInterceptor(where.interceptStream))
 	fmt.Println("listening", target)
 	io.Copy(io.Discard, os.Stdin) //nolint:errcheck // ends with the parent, so that nobody is left behind
 }

@@ -9,6 +9,7 @@ import (
 	"go.etcd.io/bbolt"
 	"google.golang.org/grpc"
 
+	"github.com/decree-tx/decree/transport/api/decree/participant/callmany"
 	participantv1 "github.com/decree-tx/decree/transport/api/decree/participant/v1"
 )
 
@@ -110,6 +111,10 @@ func (s *Server) Abort(ctx context.Context, r *participantv1.AbortRequest) (*par
 	}
 	return &participantv1.AbortResponse{Receipt: receipt, Detail: detail}, nil
 }
+
+// CallMany implements participantv1.ParticipantServer: it answers each call of the
+// stream as the methods above do.
+func (s *Server) CallMany(stream callmany.Stream) error { return callmany.Serve(stream, s) }
 
 func (s *Server) end(ctx context.Context, call string, w *participantv1.Branch, end func(context.Context, message) error) (participantv1.Receipt, string, error) {
 	m, err := parseMessage(w)

@@ -11,6 +11,7 @@ package participantv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	anypb "google.golang.org/protobuf/types/known/anypb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -741,11 +742,363 @@ func (x *StatusResponse) GetStatus() BranchStatus {
 	return BranchStatus_BRANCH_STATUS_UNSPECIFIED
 }
 
+// One call in a stream of them: exactly one of the requests is set.
+type Call struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The caller's name for it, unlike that of any other call of the stream that has
+	// no answer yet. Small ones take fewer bytes.
+	Sequence uint64 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// How long the caller waits, in microseconds from the arrival here. It is what
+	// the deadline is to an RPC; 0 means none.
+	PatienceUs    uint64          `protobuf:"varint,2,opt,name=patience_us,json=patienceUs,proto3" json:"patience_us,omitempty"`
+	Prepare       *PrepareRequest `protobuf:"bytes,3,opt,name=prepare,proto3" json:"prepare,omitempty"`
+	Commit        *CommitRequest  `protobuf:"bytes,4,opt,name=commit,proto3" json:"commit,omitempty"`
+	Abort         *AbortRequest   `protobuf:"bytes,5,opt,name=abort,proto3" json:"abort,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Call) Reset() {
+	*x = Call{}
+	mi := &file_decree_participant_v1_participant_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Call) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Call) ProtoMessage() {}
+
+func (x *Call) ProtoReflect() protoreflect.Message {
+	mi := &file_decree_participant_v1_participant_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Call.ProtoReflect.Descriptor instead.
+func (*Call) Descriptor() ([]byte, []int) {
+	return file_decree_participant_v1_participant_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Call) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *Call) GetPatienceUs() uint64 {
+	if x != nil {
+		return x.PatienceUs
+	}
+	return 0
+}
+
+func (x *Call) GetPrepare() *PrepareRequest {
+	if x != nil {
+		return x.Prepare
+	}
+	return nil
+}
+
+func (x *Call) GetCommit() *CommitRequest {
+	if x != nil {
+		return x.Commit
+	}
+	return nil
+}
+
+func (x *Call) GetAbort() *AbortRequest {
+	if x != nil {
+		return x.Abort
+	}
+	return nil
+}
+
+// What came of it: the response to its request, or else an error.
+type CallAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sequence      uint64                 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Prepare       *PrepareResponse       `protobuf:"bytes,2,opt,name=prepare,proto3" json:"prepare,omitempty"`
+	Commit        *CommitResponse        `protobuf:"bytes,3,opt,name=commit,proto3" json:"commit,omitempty"`
+	Abort         *AbortResponse         `protobuf:"bytes,4,opt,name=abort,proto3" json:"abort,omitempty"`
+	Error         *Error                 `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallAnswer) Reset() {
+	*x = CallAnswer{}
+	mi := &file_decree_participant_v1_participant_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallAnswer) ProtoMessage() {}
+
+func (x *CallAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_decree_participant_v1_participant_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallAnswer.ProtoReflect.Descriptor instead.
+func (*CallAnswer) Descriptor() ([]byte, []int) {
+	return file_decree_participant_v1_participant_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *CallAnswer) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *CallAnswer) GetPrepare() *PrepareResponse {
+	if x != nil {
+		return x.Prepare
+	}
+	return nil
+}
+
+func (x *CallAnswer) GetCommit() *CommitResponse {
+	if x != nil {
+		return x.Commit
+	}
+	return nil
+}
+
+func (x *CallAnswer) GetAbort() *AbortResponse {
+	if x != nil {
+		return x.Abort
+	}
+	return nil
+}
+
+func (x *CallAnswer) GetError() *Error {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+// What would be the status of an RPC, field by field as in google.rpc.Status.
+type Error struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Code          int32                  `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
+	Message       string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	Details       []*anypb.Any           `protobuf:"bytes,3,rep,name=details,proto3" json:"details,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Error) Reset() {
+	*x = Error{}
+	mi := &file_decree_participant_v1_participant_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Error) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Error) ProtoMessage() {}
+
+func (x *Error) ProtoReflect() protoreflect.Message {
+	mi := &file_decree_participant_v1_participant_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Error.ProtoReflect.Descriptor instead.
+func (*Error) Descriptor() ([]byte, []int) {
+	return file_decree_participant_v1_participant_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Error) GetCode() int32 {
+	if x != nil {
+		return x.Code
+	}
+	return 0
+}
+
+func (x *Error) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *Error) GetDetails() []*anypb.Any {
+	if x != nil {
+		return x.Details
+	}
+	return nil
+}
+
+type CallManyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Calls []*Call                `protobuf:"bytes,1,rep,name=calls,proto3" json:"calls,omitempty"`
+	// Of all calls' branches, which themselves name only the txid and the number.
+	Cluster string `protobuf:"bytes,2,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Epoch   uint64 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Horizon int64  `protobuf:"varint,4,opt,name=horizon,proto3" json:"horizon,omitempty"`
+	// Sequence numbers of earlier calls whose callers have gone. One that has been
+	// answered meanwhile, or is not known, means nothing.
+	Cancelled     []uint64 `protobuf:"varint,5,rep,packed,name=cancelled,proto3" json:"cancelled,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallManyRequest) Reset() {
+	*x = CallManyRequest{}
+	mi := &file_decree_participant_v1_participant_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallManyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallManyRequest) ProtoMessage() {}
+
+func (x *CallManyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_decree_participant_v1_participant_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallManyRequest.ProtoReflect.Descriptor instead.
+func (*CallManyRequest) Descriptor() ([]byte, []int) {
+	return file_decree_participant_v1_participant_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *CallManyRequest) GetCalls() []*Call {
+	if x != nil {
+		return x.Calls
+	}
+	return nil
+}
+
+func (x *CallManyRequest) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *CallManyRequest) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *CallManyRequest) GetHorizon() int64 {
+	if x != nil {
+		return x.Horizon
+	}
+	return 0
+}
+
+func (x *CallManyRequest) GetCancelled() []uint64 {
+	if x != nil {
+		return x.Cancelled
+	}
+	return nil
+}
+
+type CallManyResponse struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Answers []*CallAnswer          `protobuf:"bytes,1,rep,name=answers,proto3" json:"answers,omitempty"`
+	// In the first message: how many calls may be without an answer at once. The
+	// service need not read on past that. 0 leaves it to the caller.
+	Window        uint32 `protobuf:"varint,2,opt,name=window,proto3" json:"window,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallManyResponse) Reset() {
+	*x = CallManyResponse{}
+	mi := &file_decree_participant_v1_participant_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallManyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallManyResponse) ProtoMessage() {}
+
+func (x *CallManyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_decree_participant_v1_participant_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallManyResponse.ProtoReflect.Descriptor instead.
+func (*CallManyResponse) Descriptor() ([]byte, []int) {
+	return file_decree_participant_v1_participant_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *CallManyResponse) GetAnswers() []*CallAnswer {
+	if x != nil {
+		return x.Answers
+	}
+	return nil
+}
+
+func (x *CallManyResponse) GetWindow() uint32 {
+	if x != nil {
+		return x.Window
+	}
+	return 0
+}
+
 var File_decree_participant_v1_participant_proto protoreflect.FileDescriptor
 
 const file_decree_participant_v1_participant_proto_rawDesc = "" +
 	"\n" +
-	"'decree/participant/v1/participant.proto\x12\x15decree.participant.v1\"~\n" +
+	"'decree/participant/v1/participant.proto\x12\x15decree.participant.v1\x1a\x19google/protobuf/any.proto\"~\n" +
 	"\x06Branch\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x12\n" +
 	"\x04txid\x18\x02 \x01(\tR\x04txid\x12\x16\n" +
@@ -776,7 +1129,34 @@ const file_decree_participant_v1_participant_proto_rawDesc = "" +
 	"\rStatusRequest\x125\n" +
 	"\x06branch\x18\x01 \x01(\v2\x1d.decree.participant.v1.BranchR\x06branch\"M\n" +
 	"\x0eStatusResponse\x12;\n" +
-	"\x06status\x18\x01 \x01(\x0e2#.decree.participant.v1.BranchStatusR\x06status*Q\n" +
+	"\x06status\x18\x01 \x01(\x0e2#.decree.participant.v1.BranchStatusR\x06status\"\xfd\x01\n" +
+	"\x04Call\x12\x1a\n" +
+	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x1f\n" +
+	"\vpatience_us\x18\x02 \x01(\x04R\n" +
+	"patienceUs\x12?\n" +
+	"\aprepare\x18\x03 \x01(\v2%.decree.participant.v1.PrepareRequestR\aprepare\x12<\n" +
+	"\x06commit\x18\x04 \x01(\v2$.decree.participant.v1.CommitRequestR\x06commit\x129\n" +
+	"\x05abort\x18\x05 \x01(\v2#.decree.participant.v1.AbortRequestR\x05abort\"\x99\x02\n" +
+	"\n" +
+	"CallAnswer\x12\x1a\n" +
+	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12@\n" +
+	"\aprepare\x18\x02 \x01(\v2&.decree.participant.v1.PrepareResponseR\aprepare\x12=\n" +
+	"\x06commit\x18\x03 \x01(\v2%.decree.participant.v1.CommitResponseR\x06commit\x12:\n" +
+	"\x05abort\x18\x04 \x01(\v2$.decree.participant.v1.AbortResponseR\x05abort\x122\n" +
+	"\x05error\x18\x05 \x01(\v2\x1c.decree.participant.v1.ErrorR\x05error\"e\n" +
+	"\x05Error\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\x12.\n" +
+	"\adetails\x18\x03 \x03(\v2\x14.google.protobuf.AnyR\adetails\"\xac\x01\n" +
+	"\x0fCallManyRequest\x121\n" +
+	"\x05calls\x18\x01 \x03(\v2\x1b.decree.participant.v1.CallR\x05calls\x12\x18\n" +
+	"\acluster\x18\x02 \x01(\tR\acluster\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x12\x18\n" +
+	"\ahorizon\x18\x04 \x01(\x03R\ahorizon\x12\x1c\n" +
+	"\tcancelled\x18\x05 \x03(\x04R\tcancelled\"g\n" +
+	"\x10CallManyResponse\x12;\n" +
+	"\aanswers\x18\x01 \x03(\v2!.decree.participant.v1.CallAnswerR\aanswers\x12\x16\n" +
+	"\x06window\x18\x02 \x01(\rR\x06window*Q\n" +
 	"\x04Vote\x12\x14\n" +
 	"\x10VOTE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vVOTE_COMMIT\x10\x01\x12\x12\n" +
@@ -793,13 +1173,14 @@ const file_decree_participant_v1_participant_proto_rawDesc = "" +
 	"\x19BRANCH_STATUS_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16BRANCH_STATUS_PREPARED\x10\x01\x12\x1b\n" +
 	"\x17BRANCH_STATUS_COMMITTED\x10\x02\x12\x19\n" +
-	"\x15BRANCH_STATUS_ABORTED\x10\x032\xc5\x03\n" +
+	"\x15BRANCH_STATUS_ABORTED\x10\x032\xa6\x04\n" +
 	"\vParticipant\x12X\n" +
 	"\aPrepare\x12%.decree.participant.v1.PrepareRequest\x1a&.decree.participant.v1.PrepareResponse\x12U\n" +
 	"\x06Commit\x12$.decree.participant.v1.CommitRequest\x1a%.decree.participant.v1.CommitResponse\x12R\n" +
 	"\x05Abort\x12#.decree.participant.v1.AbortRequest\x1a$.decree.participant.v1.AbortResponse\x12Z\n" +
 	"\aRecover\x12%.decree.participant.v1.RecoverRequest\x1a&.decree.participant.v1.RecoverResponse0\x01\x12U\n" +
-	"\x06Status\x12$.decree.participant.v1.StatusRequest\x1a%.decree.participant.v1.StatusResponseBOZMgithub.com/decree-tx/decree/transport/api/decree/participant/v1;participantv1b\x06proto3"
+	"\x06Status\x12$.decree.participant.v1.StatusRequest\x1a%.decree.participant.v1.StatusResponse\x12_\n" +
+	"\bCallMany\x12&.decree.participant.v1.CallManyRequest\x1a'.decree.participant.v1.CallManyResponse(\x010\x01BOZMgithub.com/decree-tx/decree/transport/api/decree/participant/v1;participantv1b\x06proto3"
 
 var (
 	file_decree_participant_v1_participant_proto_rawDescOnce sync.Once
@@ -814,22 +1195,28 @@ func file_decree_participant_v1_participant_proto_rawDescGZIP() []byte {
 }
 
 var file_decree_participant_v1_participant_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_decree_participant_v1_participant_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_decree_participant_v1_participant_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_decree_participant_v1_participant_proto_goTypes = []any{
-	(Vote)(0),               // 0: decree.participant.v1.Vote
-	(Receipt)(0),            // 1: decree.participant.v1.Receipt
-	(BranchStatus)(0),       // 2: decree.participant.v1.BranchStatus
-	(*Branch)(nil),          // 3: decree.participant.v1.Branch
-	(*PrepareRequest)(nil),  // 4: decree.participant.v1.PrepareRequest
-	(*PrepareResponse)(nil), // 5: decree.participant.v1.PrepareResponse
-	(*CommitRequest)(nil),   // 6: decree.participant.v1.CommitRequest
-	(*CommitResponse)(nil),  // 7: decree.participant.v1.CommitResponse
-	(*AbortRequest)(nil),    // 8: decree.participant.v1.AbortRequest
-	(*AbortResponse)(nil),   // 9: decree.participant.v1.AbortResponse
-	(*RecoverRequest)(nil),  // 10: decree.participant.v1.RecoverRequest
-	(*RecoverResponse)(nil), // 11: decree.participant.v1.RecoverResponse
-	(*StatusRequest)(nil),   // 12: decree.participant.v1.StatusRequest
-	(*StatusResponse)(nil),  // 13: decree.participant.v1.StatusResponse
+	(Vote)(0),                // 0: decree.participant.v1.Vote
+	(Receipt)(0),             // 1: decree.participant.v1.Receipt
+	(BranchStatus)(0),        // 2: decree.participant.v1.BranchStatus
+	(*Branch)(nil),           // 3: decree.participant.v1.Branch
+	(*PrepareRequest)(nil),   // 4: decree.participant.v1.PrepareRequest
+	(*PrepareResponse)(nil),  // 5: decree.participant.v1.PrepareResponse
+	(*CommitRequest)(nil),    // 6: decree.participant.v1.CommitRequest
+	(*CommitResponse)(nil),   // 7: decree.participant.v1.CommitResponse
+	(*AbortRequest)(nil),     // 8: decree.participant.v1.AbortRequest
+	(*AbortResponse)(nil),    // 9: decree.participant.v1.AbortResponse
+	(*RecoverRequest)(nil),   // 10: decree.participant.v1.RecoverRequest
+	(*RecoverResponse)(nil),  // 11: decree.participant.v1.RecoverResponse
+	(*StatusRequest)(nil),    // 12: decree.participant.v1.StatusRequest
+	(*StatusResponse)(nil),   // 13: decree.participant.v1.StatusResponse
+	(*Call)(nil),             // 14: decree.participant.v1.Call
+	(*CallAnswer)(nil),       // 15: decree.participant.v1.CallAnswer
+	(*Error)(nil),            // 16: decree.participant.v1.Error
+	(*CallManyRequest)(nil),  // 17: decree.participant.v1.CallManyRequest
+	(*CallManyResponse)(nil), // 18: decree.participant.v1.CallManyResponse
+	(*anypb.Any)(nil),        // 19: google.protobuf.Any
 }
 var file_decree_participant_v1_participant_proto_depIdxs = []int32{
 	3,  // 0: decree.participant.v1.PrepareRequest.branch:type_name -> decree.participant.v1.Branch
@@ -841,21 +1228,33 @@ var file_decree_participant_v1_participant_proto_depIdxs = []int32{
 	3,  // 6: decree.participant.v1.RecoverResponse.branches:type_name -> decree.participant.v1.Branch
 	3,  // 7: decree.participant.v1.StatusRequest.branch:type_name -> decree.participant.v1.Branch
 	2,  // 8: decree.participant.v1.StatusResponse.status:type_name -> decree.participant.v1.BranchStatus
-	4,  // 9: decree.participant.v1.Participant.Prepare:input_type -> decree.participant.v1.PrepareRequest
-	6,  // 10: decree.participant.v1.Participant.Commit:input_type -> decree.participant.v1.CommitRequest
-	8,  // 11: decree.participant.v1.Participant.Abort:input_type -> decree.participant.v1.AbortRequest
-	10, // 12: decree.participant.v1.Participant.Recover:input_type -> decree.participant.v1.RecoverRequest
-	12, // 13: decree.participant.v1.Participant.Status:input_type -> decree.participant.v1.StatusRequest
-	5,  // 14: decree.participant.v1.Participant.Prepare:output_type -> decree.participant.v1.PrepareResponse
-	7,  // 15: decree.participant.v1.Participant.Commit:output_type -> decree.participant.v1.CommitResponse
-	9,  // 16: decree.participant.v1.Participant.Abort:output_type -> decree.participant.v1.AbortResponse
-	11, // 17: decree.participant.v1.Participant.Recover:output_type -> decree.participant.v1.RecoverResponse
-	13, // 18: decree.participant.v1.Participant.Status:output_type -> decree.participant.v1.StatusResponse
-	14, // [14:19] is the sub-list for method output_type
-	9,  // [9:14] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	4,  // 9: decree.participant.v1.Call.prepare:type_name -> decree.participant.v1.PrepareRequest
+	6,  // 10: decree.participant.v1.Call.commit:type_name -> decree.participant.v1.CommitRequest
+	8,  // 11: decree.participant.v1.Call.abort:type_name -> decree.participant.v1.AbortRequest
+	5,  // 12: decree.participant.v1.CallAnswer.prepare:type_name -> decree.participant.v1.PrepareResponse
+	7,  // 13: decree.participant.v1.CallAnswer.commit:type_name -> decree.participant.v1.CommitResponse
+	9,  // 14: decree.participant.v1.CallAnswer.abort:type_name -> decree.participant.v1.AbortResponse
+	16, // 15: decree.participant.v1.CallAnswer.error:type_name -> decree.participant.v1.Error
+	19, // 16: decree.participant.v1.Error.details:type_name -> google.protobuf.Any
+	14, // 17: decree.participant.v1.CallManyRequest.calls:type_name -> decree.participant.v1.Call
+	15, // 18: decree.participant.v1.CallManyResponse.answers:type_name -> decree.participant.v1.CallAnswer
+	4,  // 19: decree.participant.v1.Participant.Prepare:input_type -> decree.participant.v1.PrepareRequest
+	6,  // 20: decree.participant.v1.Participant.Commit:input_type -> decree.participant.v1.CommitRequest
+	8,  // 21: decree.participant.v1.Participant.Abort:input_type -> decree.participant.v1.AbortRequest
+	10, // 22: decree.participant.v1.Participant.Recover:input_type -> decree.participant.v1.RecoverRequest
+	12, // 23: decree.participant.v1.Participant.Status:input_type -> decree.participant.v1.StatusRequest
+	17, // 24: decree.participant.v1.Participant.CallMany:input_type -> decree.participant.v1.CallManyRequest
+	5,  // 25: decree.participant.v1.Participant.Prepare:output_type -> decree.participant.v1.PrepareResponse
+	7,  // 26: decree.participant.v1.Participant.Commit:output_type -> decree.participant.v1.CommitResponse
+	9,  // 27: decree.participant.v1.Participant.Abort:output_type -> decree.participant.v1.AbortResponse
+	11, // 28: decree.participant.v1.Participant.Recover:output_type -> decree.participant.v1.RecoverResponse
+	13, // 29: decree.participant.v1.Participant.Status:output_type -> decree.participant.v1.StatusResponse
+	18, // 30: decree.participant.v1.Participant.CallMany:output_type -> decree.participant.v1.CallManyResponse
+	25, // [25:31] is the sub-list for method output_type
+	19, // [19:25] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_decree_participant_v1_participant_proto_init() }
@@ -869,7 +1268,7 @@ func file_decree_participant_v1_participant_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_decree_participant_v1_participant_proto_rawDesc), len(file_decree_participant_v1_participant_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   11,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

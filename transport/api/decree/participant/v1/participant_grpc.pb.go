@@ -21,11 +21,12 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Participant_Prepare_FullMethodName = "/decree.participant.v1.Participant/Prepare"
-	Participant_Commit_FullMethodName  = "/decree.participant.v1.Participant/Commit"
-	Participant_Abort_FullMethodName   = "/decree.participant.v1.Participant/Abort"
-	Participant_Recover_FullMethodName = "/decree.participant.v1.Participant/Recover"
-	Participant_Status_FullMethodName  = "/decree.participant.v1.Participant/Status"
+	Participant_Prepare_FullMethodName  = "/decree.participant.v1.Participant/Prepare"
+	Participant_Commit_FullMethodName   = "/decree.participant.v1.Participant/Commit"
+	Participant_Abort_FullMethodName    = "/decree.participant.v1.Participant/Abort"
+	Participant_Recover_FullMethodName  = "/decree.participant.v1.Participant/Recover"
+	Participant_Status_FullMethodName   = "/decree.participant.v1.Participant/Status"
+	Participant_CallMany_FullMethodName = "/decree.participant.v1.Participant/CallMany"
 )
 
 // ParticipantClient is the client API for Participant service.
@@ -55,6 +56,22 @@ type ParticipantClient interface {
 	Recover(ctx context.Context, in *RecoverRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RecoverResponse], error)
 	// Status tells what became of a branch, from durable proof. Optional.
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusResponse, error)
+	// CallMany carries many Prepare, Commit and Abort calls over one stream, at a
+	// fraction of the cost of as many RPCs. Optional: from a service that answers
+	// UNIMPLEMENTED, decree asks everything by the RPCs above. Go services get it
+	// from package callmany.
+	//
+	// The service opens with a message that has no answers, and calls follow. Each is
+	// carried out and answered as if it had been sent alone: concurrently, so that
+	// none waits for another, and in any order, so that an abort may overtake the
+	// prepare of its branch, as it may between RPCs.
+	//
+	// Every call gets one answer, also one that was cancelled; an error is an answer
+	// and means what that RPC's status would. A stream that ends says of the calls
+	// without an answer what a broken RPC says: "not known". When the caller closes
+	// its side, the service answers what it has and ends the stream; when the stream
+	// breaks, it cancels what is under way.
+	CallMany(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[CallManyRequest, CallManyResponse], error)
 }
 
 type participantClient struct {
@@ -124,6 +141,19 @@ func (c *participantClient) Status(ctx context.Context, in *StatusRequest, opts 
 	return out, nil
 }
 
+func (c *participantClient) CallMany(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[CallManyRequest, CallManyResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Participant_ServiceDesc.Streams[1], Participant_CallMany_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[CallManyRequest, CallManyResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Participant_CallManyClient = grpc.BidiStreamingClient[CallManyRequest, CallManyResponse]
+
 // ParticipantServer is the server API for Participant service.
 // All implementations must embed UnimplementedParticipantServer
 // for forward compatibility.
@@ -151,6 +181,22 @@ type ParticipantServer interface {
 	Recover(*RecoverRequest, grpc.ServerStreamingServer[RecoverResponse]) error
 	// Status tells what became of a branch, from durable proof. Optional.
 	Status(context.Context, *StatusRequest) (*StatusResponse, error)
+	// CallMany carries many Prepare, Commit and Abort calls over one stream, at a
+	// fraction of the cost of as many RPCs. Optional: from a service that answers
+	// UNIMPLEMENTED, decree asks everything by the RPCs above. Go services get it
+	// from package callmany.
+	//
+	// The service opens with a message that has no answers, and calls follow. Each is
+	// carried out and answered as if it had been sent alone: concurrently, so that
+	// none waits for another, and in any order, so that an abort may overtake the
+	// prepare of its branch, as it may between RPCs.
+	//
+	// Every call gets one answer, also one that was cancelled; an error is an answer
+	// and means what that RPC's status would. A stream that ends says of the calls
+	// without an answer what a broken RPC says: "not known". When the caller closes
+	// its side, the service answers what it has and ends the stream; when the stream
+	// breaks, it cancels what is under way.
+	CallMany(grpc.BidiStreamingServer[CallManyRequest, CallManyResponse]) error
 	mustEmbedUnimplementedParticipantServer()
 }
 
@@ -175,6 +221,9 @@ func (UnimplementedParticipantServer) Recover(*RecoverRequest, grpc.ServerStream
 }
 func (UnimplementedParticipantServer) Status(context.Context, *StatusRequest) (*StatusResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Status not implemented")
+}
+func (UnimplementedParticipantServer) CallMany(grpc.BidiStreamingServer[CallManyRequest, CallManyResponse]) error {
+	return status.Error(codes.Unimplemented, "method CallMany not implemented")
 }
 func (UnimplementedParticipantServer) mustEmbedUnimplementedParticipantServer() {}
 func (UnimplementedParticipantServer) testEmbeddedByValue()                     {}
@@ -280,6 +329,13 @@ func _Participant_Status_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Participant_CallMany_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(ParticipantServer).CallMany(&grpc.GenericServerStream[CallManyRequest, CallManyResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Participant_CallManyServer = grpc.BidiStreamingServer[CallManyRequest, CallManyResponse]
+
 // Participant_ServiceDesc is the grpc.ServiceDesc for Participant service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -309,6 +365,12 @@ var Participant_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "Recover",
 			Handler:       _Participant_Recover_Handler,
 			ServerStreams: true,
+		},
+		{
+			StreamName:    "CallMany",
+			Handler:       _Participant_CallMany_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
 		},
 	},
 	Metadata: "decree/participant/v1/participant.proto",
