@@ -19,8 +19,17 @@ var errNewer = errors.New("this node's binary is too old")
 
 // decode reads an entry strictly: each field is checked, and one that this binary
 // does not know is an error, because to skip it might be to do something else
-// than the nodes that know it.
-func decode(b []byte) (Entry, error) {
+// than the nodes that know it. Branches share the names of registered participants.
+func decode(b []byte, registered names) (Entry, error) {
+	if e, ok := readEntry(b, registered); ok {
+		return e, nil
+	}
+	return decodeAny(b)
+}
+
+// decodeAny is decode for what is not as this binary writes it, and says what is
+// wrong with it, if anything is.
+func decodeAny(b []byte) (Entry, error) {
 	var pb fsmpb.Entry
 	if err := proto.Unmarshal(b, &pb); err != nil {
 		return Entry{}, err

@@ -12,6 +12,14 @@
 // entry is ever committed, [Encode] reads back what it has written before a leader
 // may propose it.
 //
+// # What a transaction costs
+//
+// A million finished transactions are kept for those who ask again. Each is there as
+// the record that a snapshot has of it, cut from a larger piece of memory, so that
+// the garbage collector has little to follow and a snapshot has nothing to encode.
+// The commands that make up nearly all of the log, and the records, are read and
+// written by hand (wire.go), to the byte as the generated types would.
+//
 // # Who may call what
 //
 // Raft calls Apply, ApplyBatch, Snapshot and Restore from one goroutine. All other

@@ -124,31 +124,6 @@ func clipDetail(s string) string {
 	return s[:end]
 }
 
-func transactionToProto(t *txn.Transaction) *fsmpb.Transaction {
-	pb := &fsmpb.Transaction{
-		Txid:        t.ID[:],
-		State:       uint32(t.State),
-		Interactive: t.Interactive,
-		Branches:    branchesToProto(t.Branches),
-		Timeout:     int64(t.Timeout),
-		Reason:      reasonToProto(t.Reason),
-		Staged:      stampToProto(t.Staged),
-		Decided:     stampToProto(t.Decided),
-		Finished:    stampToProto(t.Finished),
-	}
-	if !t.Tombstone() {
-		pb.Fingerprint = t.Fingerprint[:]
-	}
-	return pb
-}
-
-func stampToProto(s txn.Stamp) *fsmpb.Stamp {
-	if s == (txn.Stamp{}) {
-		return nil
-	}
-	return &fsmpb.Stamp{Index: s.Index, Epoch: s.Epoch, Time: int64(s.At)}
-}
-
 func participantToProto(p Participant) *fsmpb.Participant {
 	return &fsmpb.Participant{Name: p.Name, Driver: p.Driver, Config: p.Config, Revision: p.Revision, Identity: p.Identity}
 }

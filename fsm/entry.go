@@ -6,7 +6,6 @@ import (
 	"math"
 	"time"
 
-	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/decree-tx/decree/fsm/fsmpb"
@@ -105,30 +104,36 @@ type Participant struct {
 // The detail of an abort's reason is for people and comes from outside; it is cut
 // to txn.MaxReasonDetail bytes of UTF-8 rather than refused.
 func Encode(e Entry) ([]byte, error) {
-	pb := &fsmpb.Entry{
-		Version: EntryVersion,
-		Epoch:   e.Header.Epoch,
-		Time:    int64(e.Header.Time),
-		Horizon: int64(e.Header.Horizon),
+	room := HeaderBytes
+	for _, c := range e.Commands {
+		room += frequentBytes(c)
 	}
+	b := appendHeader(make([]byte, 0, room), e.Header)
 	for i, c := range e.Commands {
-		out, err := commandToProto(c)
-		if err != nil {
+		var err error
+		if b, err = appendCommand(b, c); err != nil {
 			return nil, fmt.Errorf("%w: command %d: %w", ErrInvalidEntry, i+1, err)
 		}
-		pb.Commands = append(pb.Commands, out)
-	}
-	b, err := marshal.Marshal(pb)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrInvalidEntry, err)
 	}
 	if len(b) > MaxEntryBytes {
 		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrInvalidEntry, len(b), MaxEntryBytes)
 	}
-	if _, err := decode(b); err != nil {
+	if _, err := decode(b, nil); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrInvalidEntry, err)
 	}
 	return b, nil
+}
+
+// appendCommand writes one of Entry.commands.
+func appendCommand(b []byte, c Command) ([]byte, error) {
+	if n, ok := frequentSize(c); ok {
+		return appendFrequent(appendLength(b, tagCommand, n), c), nil
+	}
+	pb, err := commandToProto(c)
+	if err != nil {
+		return b, err
+	}
+	return marshal.MarshalAppend(appendLength(b, tagCommand, proto.Size(pb)), pb)
 }
 
 // Validate reports whether a command alone would pass [Encode], so that a writer
@@ -154,8 +159,11 @@ const HeaderBytes = 64
 const maxCommandBytes = MaxEntryBytes - HeaderBytes
 
 // Size is how many bytes a command takes in an encoded entry; 0 for what is no
-// command. It costs about as much as encoding the command.
+// command.
 func Size(c Command) int {
+	if n := frequentBytes(c); n > 0 {
+		return n
+	}
 	pb, err := commandToProto(c)
 	if err != nil {
 		return 0
@@ -163,12 +171,16 @@ func Size(c Command) int {
 	return sizeInEntry(pb)
 }
 
-// commandsField is the number of Entry.commands.
-const commandsField protowire.Number = 5
-
-func sizeInEntry(pb *fsmpb.Command) int {
-	return protowire.SizeTag(commandsField) + protowire.SizeBytes(proto.Size(pb))
+// frequentBytes is Size for frequent commands, and 0 for others.
+func frequentBytes(c Command) int {
+	n, ok := frequentSize(c)
+	if !ok {
+		return 0
+	}
+	return sizeMessage(n)
 }
+
+func sizeInEntry(pb *fsmpb.Command) int { return sizeMessage(proto.Size(pb)) }
 
 // marshal gives the same bytes for the same message, always.
 var marshal = proto.MarshalOptions{Deterministic: true}

@@ -56,7 +56,7 @@ func TestEntriesAreReadAsTheyWereWritten(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := decode(b)
+		got, err := decode(b, nil)
 		if err != nil || !reflect.DeepEqual(got, e) {
 			t.Errorf("%v\n got %+v\nwant %+v", err, got, e)
 		}
@@ -204,7 +204,7 @@ func TestAReasonIsCutAndNotRefused(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%q: %v", detail, err)
 		}
-		e, err := decode(b)
+		e, err := decode(b, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -244,7 +244,7 @@ func TestUnknownFieldsAreRefused(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := decode(bad); err == nil || !strings.Contains(err.Error(), "unknown fields in "+string(m.Descriptor().Name())) {
+			if _, err := decode(bad, nil); err == nil || !strings.Contains(err.Error(), "unknown fields in "+string(m.Descriptor().Name())) {
 				t.Errorf("in %s: %v", m.Descriptor().Name(), err)
 			}
 		})
@@ -301,11 +301,11 @@ func TestMalformedEntriesAreRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := decode(b); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := decode(b, nil); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)
 		}
 	}
-	if _, err := decode([]byte("no protobuf")); err == nil {
+	if _, err := decode([]byte("no protobuf"), nil); err == nil {
 		t.Error("what is no protobuf was read")
 	}
 }

@@ -47,7 +47,7 @@ func FuzzDecode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var e Entry
 		var err error
-		if n := allocated(func() { e, err = decode(b) }); n > perByte*len(b)+64<<10 {
+		if n := allocated(func() { e, err = decode(b, nil) }); n > perByte*len(b)+64<<10 {
 			t.Fatalf("%d bytes of memory for %d of input", n, len(b))
 		}
 		if err != nil {
@@ -57,7 +57,7 @@ func FuzzDecode(f *testing.F) {
 		if err != nil {
 			t.Fatalf("decoded, but not encoded: %v", err)
 		}
-		if e2, err := decode(again); err != nil || !reflect.DeepEqual(e, e2) {
+		if e2, err := decode(again, nil); err != nil || !reflect.DeepEqual(e, e2) {
 			t.Fatalf("%v\n got %+v\nwant %+v", err, e2, e)
 		}
 		m := newMachine(t)

@@ -75,7 +75,7 @@ func (q Query) unfinishedOnly() bool {
 // youngest id below the cursor.
 func (v view) descend(q Query, visit func(*txn.Transaction) bool) {
 	byID := func(id txn.TxID) bool { return id == q.Before || visit(v.transaction(id)) }
-	byItem := func(i item) bool { return i.id == q.Before || visit(i.t) }
+	byItem := func(i item) bool { return i.id == q.Before || visit(i.transaction(v.registered)) }
 	start := q.Before
 	if start == (txn.TxID{}) {
 		for i := range start {

@@ -80,7 +80,7 @@ func (m *Machine) Apply(l *raft.Log) any {
 	var e Entry
 	if l.Type == raft.LogCommand {
 		var err error
-		if e, err = decode(l.Data); err != nil {
+		if e, err = decode(l.Data, m.state.participants); err != nil {
 			return m.stop(l, unreadable(err))
 		}
 	}

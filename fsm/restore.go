@@ -3,6 +3,7 @@ package fsm
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -23,8 +24,9 @@ type recordReader struct {
 	buf bytes.Buffer
 }
 
-func (r *recordReader) record() (*fsmpb.Record, error) {
-	var prefix [4]byte
+// bytes reads a record, which stays as it is until the next one is read.
+func (r *recordReader) bytes() ([]byte, error) {
+	var prefix [recordPrefix]byte
 	if _, err := io.ReadFull(r.r, prefix[:]); err != nil {
 		return nil, cutShort(err)
 	}
@@ -39,8 +41,20 @@ func (r *recordReader) record() (*fsmpb.Record, error) {
 	}
 	r.crc = crc32.Update(r.crc, castagnoli, prefix[:])
 	r.crc = crc32.Update(r.crc, castagnoli, r.buf.Bytes())
+	return r.buf.Bytes(), nil
+}
+
+func (r *recordReader) record() (*fsmpb.Record, error) {
+	b, err := r.bytes()
+	if err != nil {
+		return nil, err
+	}
+	return recordFromProto(b)
+}
+
+func recordFromProto(b []byte) (*fsmpb.Record, error) {
 	record := new(fsmpb.Record)
-	if err := proto.Unmarshal(r.buf.Bytes(), record); err != nil {
+	if err := proto.Unmarshal(b, record); err != nil {
 		return nil, err
 	}
 	return record, known(record)
@@ -63,6 +77,11 @@ func transactionFromProto(pb *fsmpb.Transaction) (*txn.Transaction, error) {
 		return nil, fmt.Errorf("transaction %s: %w", id, err)
 	}
 	return t, nil
+}
+
+// checkTransaction is what fillTransaction asks of one that was read by hand.
+func checkTransaction(t *txn.Transaction) error {
+	return cmp.Or(t.ID.Validate(), checkTimeout(t.Timeout), t.Check())
 }
 
 func fillTransaction(t *txn.Transaction, pb *fsmpb.Transaction) (err error) {

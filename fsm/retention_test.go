@@ -139,7 +139,8 @@ func TestCollectAgainstAModel(t *testing.T) {
 		horizon := max(j.m.Cluster().Horizon, j.now.Add(-time.Duration(rapid.Int64Range(0, int64(5*time.Minute)).Draw(t, "retention"))))
 		var want []txn.TxID
 		j.m.state.transactions.Ascend(func(i item) bool {
-			if i.t.State.Finished() && i.t.Damage() == txn.ReceiptNone && i.id.Time() < horizon && i.t.Finished.At < horizon {
+			tx := i.transaction(nil)
+			if tx.State.Finished() && tx.Damage() == txn.ReceiptNone && i.id.Time() < horizon && tx.Finished.At < horizon {
 				want = append(want, i.id)
 			}
 			return true

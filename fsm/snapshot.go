@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"slices"
 
 	"github.com/google/btree"
 	"github.com/hashicorp/raft"
@@ -82,7 +83,7 @@ func (s *snapshot) write(to io.Writer) error {
 		w.record(&fsmpb.Record{Kind: &fsmpb.Record_Participant{Participant: participantToProto(p)}})
 	}
 	s.transactions.Ascend(func(i item) bool {
-		w.record(&fsmpb.Record{Kind: &fsmpb.Record_Transaction{Transaction: transactionToProto(i.t)}})
+		w.transaction(i)
 		return w.err == nil
 	})
 	w.record(&fsmpb.Record{Kind: &fsmpb.Record_Trailer{Trailer: &fsmpb.Trailer{
@@ -106,12 +107,32 @@ type recordWriter struct {
 }
 
 func (w *recordWriter) record(r *fsmpb.Record) {
-	if w.err != nil {
-		return
+	if w.err == nil {
+		w.buf, w.err = marshal.MarshalAppend(w.begin(), r)
 	}
-	const prefix = 4
-	w.buf, w.err = marshal.MarshalAppend(append(w.buf[:0], make([]byte, prefix)...), r)
-	n := len(w.buf) - prefix
+	w.end()
+}
+
+// transaction writes a record as it is kept, and makes only those of transactions
+// that are not.
+func (w *recordWriter) transaction(i item) {
+	if i.live != nil {
+		w.buf = appendTransaction(w.begin(), i.live)
+	} else {
+		w.buf = append(w.begin(), i.record...)
+	}
+	w.end()
+}
+
+// recordPrefix is the length in front of a record.
+const recordPrefix = 4
+
+// begin makes room for the length of the next record.
+func (w *recordWriter) begin() []byte { return append(w.buf[:0], make([]byte, recordPrefix)...) }
+
+// end writes the record that the buffer holds.
+func (w *recordWriter) end() {
+	n := len(w.buf) - recordPrefix
 	if w.err == nil && n > maxRecordBytes {
 		w.err = fmt.Errorf("a record of %d bytes, at most %d", n, maxRecordBytes)
 	}
@@ -152,9 +173,20 @@ func readSnapshot(from io.Reader) (*state, error) {
 	if err := s.restoreHeader(first.GetHeader()); err != nil {
 		return nil, err
 	}
+	var scratch txn.Transaction
 	for n := 2; ; n++ {
 		sum := r.crc // of all before this record, as the trailer has it
-		record, err := r.record()
+		b, err := r.bytes()
+		if err != nil {
+			return nil, fmt.Errorf("record %d: %w", n, err)
+		}
+		if readTransaction(b, s.participants, &scratch) && checkTransaction(&scratch) == nil {
+			if err := s.restoreTransaction(&scratch); err != nil {
+				return nil, fmt.Errorf("record %d: %w", n, err)
+			}
+			continue
+		}
+		record, err := recordFromProto(b)
 		if err != nil {
 			return nil, fmt.Errorf("record %d: %w", n, err)
 		}
@@ -162,7 +194,10 @@ func readSnapshot(from io.Reader) (*state, error) {
 		case *fsmpb.Record_Participant:
 			err = s.restoreParticipant(kind.Participant)
 		case *fsmpb.Record_Transaction:
-			err = s.restoreTransaction(kind.Transaction)
+			var t *txn.Transaction
+			if t, err = transactionFromProto(kind.Transaction); err == nil {
+				err = s.restoreTransaction(t)
+			}
 		case *fsmpb.Record_Trailer:
 			if err := s.checkTrailer(kind.Trailer, sum, r); err != nil {
 				return nil, fmt.Errorf("trailer: %w", err)
@@ -225,13 +260,16 @@ func (s *state) restoreParticipant(pb *fsmpb.Participant) error {
 	return nil
 }
 
-func (s *state) restoreTransaction(pb *fsmpb.Transaction) error {
-	t, err := transactionFromProto(pb)
-	if err != nil {
-		return err
-	}
+// restoreTransaction takes a transaction over; t may be overwritten afterwards.
+func (s *state) restoreTransaction(t *txn.Transaction) error {
 	if last, ok := s.transactions.Max(); ok && !lessID(last.id, t.ID) {
 		return fmt.Errorf("transaction %s comes after %s", t.ID, last.id)
+	}
+	if !ripens(t) {
+		own := *t
+		own.Branches = slices.Clone(t.Branches)
+		ownPayloads(own.Branches)
+		t = &own
 	}
 	s.put(nil, t)
 	return nil

@@ -81,27 +81,31 @@ func checkIndices(t tester, m *Machine) {
 	var unfinished, damaged, ripening int
 	open := map[string]int{}
 	m.state.transactions.Ascend(func(i item) bool {
-		if err := i.t.Check(); err != nil || i.id != i.t.ID {
-			t.Fatalf("transaction %s under %s: %v", i.t.ID, i.id, err)
+		tx := i.transaction(m.state.participants)
+		if (i.live == nil) != ripens(tx) {
+			t.Fatalf("%s is %s, and kept as a record: %t", i.id, tx.State, i.live == nil)
 		}
-		if !i.t.State.Finished() {
+		if err := tx.Check(); err != nil || i.id != tx.ID {
+			t.Fatalf("transaction %s under %s: %v", tx.ID, i.id, err)
+		}
+		if !tx.State.Finished() {
 			unfinished++
 			if !m.state.unfinished.Has(i.id) {
-				t.Fatalf("%s is %s, and not among the unfinished", i.id, i.t.State)
+				t.Fatalf("%s is %s, and not among the unfinished", i.id, tx.State)
 			}
-			for _, b := range i.t.Branches {
+			for _, b := range tx.Branches {
 				open[b.Participant]++
 			}
 		}
-		if i.t.Damage() != txn.ReceiptNone {
+		if tx.Damage() != txn.ReceiptNone {
 			damaged++
 			if !m.state.damaged.Has(i.id) {
-				t.Fatalf("%s has %s, and is not among the damaged", i.id, i.t.Damage())
+				t.Fatalf("%s has %s, and is not among the damaged", i.id, tx.Damage())
 			}
-		} else if i.t.State.Finished() {
+		} else if tx.State.Finished() {
 			ripening++
-			if !m.state.ripening.Has(ripeOf(i.t)) {
-				t.Fatalf("%s is %s, and will never be collected", i.id, i.t.State)
+			if !m.state.ripening.Has(ripeOf(tx)) {
+				t.Fatalf("%s is %s, and will never be collected", i.id, tx.State)
 			}
 		}
 		return true

@@ -22,19 +22,13 @@ type state struct {
 	revision     uint64        // the last one given to a participant
 	participants []Participant // by name; replaced as a whole, never changed
 	transactions *btree.BTreeG[item]
+	archive      archive // where the records of finished transactions lie
 
 	// Derived, and rebuilt by restore.
 	unfinished *btree.BTreeG[txn.TxID] // what is owed something
 	damaged    *btree.BTreeG[txn.TxID] // with a heuristic branch; never collected
 	ripening   *btree.BTreeG[ripe]     // finished and undamaged: what retention ends
 	openAt     map[string]int          // unfinished transactions by participant; only ever looked up
-}
-
-// item is a transaction under its id. The id is held twice, so that a search
-// reads only the tree.
-type item struct {
-	id txn.TxID
-	t  *txn.Transaction
 }
 
 // ripe orders finished transactions by when the horizon will have passed both
@@ -50,7 +44,7 @@ func ripeOf(t *txn.Transaction) ripe {
 	return ripe{at: max(t.Finished.At, t.ID.Time()), index: t.Finished.Index, id: t.ID}
 }
 
-// degree of the trees: nodes of up to 63 items, some 1.5 KB of transactions. A
+// degree of the trees: nodes of up to 63 items, some 2.5 KB of transactions. A
 // snapshot makes the next write copy one node a level, so wide nodes cost too.
 const degree = 32
 
@@ -86,12 +80,19 @@ func lessRipe(a, b ripe) bool {
 // transaction finds a transaction; nil where the log does not know it.
 func (s *state) transaction(id txn.TxID) *txn.Transaction {
 	found, _ := s.transactions.Get(item{id: id})
-	return found.t
+	return found.transaction(s.participants)
 }
 
-// put replaces prev, which is nil for a new transaction, by next.
+// put replaces prev, which is nil for a new transaction, by next. It keeps next
+// itself only while that is owed something, or damaged.
 func (s *state) put(prev, next *txn.Transaction) {
-	s.transactions.ReplaceOrInsert(item{next.ID, next})
+	kept := item{id: next.ID}
+	if ripens(next) {
+		kept.record = s.archive.keep(next)
+	} else {
+		kept.live = next
+	}
+	s.transactions.ReplaceOrInsert(kept)
 	was, is := prev != nil && !prev.State.Finished(), !next.State.Finished()
 	if was {
 		s.countOpen(prev, -1)

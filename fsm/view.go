@@ -100,6 +100,7 @@ func (m *Machine) Stats() Stats {
 
 // view is a state that does not change any more.
 type view struct {
+	registered   names
 	transactions *btree.BTreeG[item]
 	unfinished   *btree.BTreeG[txn.TxID]
 	damaged      *btree.BTreeG[txn.TxID]
@@ -107,7 +108,7 @@ type view struct {
 
 func (v view) transaction(id txn.TxID) *txn.Transaction {
 	found, _ := v.transactions.Get(item{id: id})
-	return found.t
+	return found.transaction(v.registered)
 }
 
 // view clones the trees, which copies some pointers. A clone marks the original's
@@ -116,6 +117,7 @@ func (m *Machine) view() view {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return view{
+		registered:   m.state.participants,
 		transactions: m.state.transactions.Clone(),
 		unfinished:   m.state.unfinished.Clone(),
 		damaged:      m.state.damaged.Clone(),

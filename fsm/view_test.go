@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -58,8 +59,8 @@ func TestListAgainstAModel(t *testing.T) {
 		}
 		var want []*txn.Transaction
 		j.m.state.transactions.Descend(func(i item) bool {
-			if q.selects(i.t) {
-				want = append(want, i.t)
+			if tx := i.transaction(nil); q.selects(tx) {
+				want = append(want, tx)
 			}
 			return true
 		})
@@ -81,7 +82,7 @@ func TestListAgainstAModel(t *testing.T) {
 			}
 			q.Before = next
 		}
-		if !slices.Equal(got, want) {
+		if !reflect.DeepEqual(got, want) {
 			t.Fatalf("listed %d, want %d", len(got), len(want))
 		}
 	})
