@@ -77,6 +77,10 @@ type Config struct {
 	MaxConnections int
 	// MaxStreams bounds the calls under way on one gRPC connection, 1024.
 	MaxStreams int
+	// MaxPerStream bounds the submissions under way in one SubmitMany stream, 4096;
+	// what is beyond is read when others were answered. Large enough for those
+	// that wait for a participant which does not answer, beside all others.
+	MaxPerStream int
 	// MaxCalls bounds the mutating calls under way at this node, 16384, whether
 	// they run or wait for a leader. Each costs a goroutine and its request.
 	MaxCalls int
@@ -91,6 +95,7 @@ func (c Config) withDefaults() Config {
 	c.MaxRequestBytes = orDefault(c.MaxRequestBytes, 4<<20)
 	c.MaxConnections = orDefault(c.MaxConnections, 4096)
 	c.MaxStreams = orDefault(c.MaxStreams, 1024)
+	c.MaxPerStream = orDefault(c.MaxPerStream, 4096)
 	c.MaxCalls = orDefault(c.MaxCalls, 16384)
 	c.MaxWatches = orDefault(c.MaxWatches, 1024)
 	if c.Logger == nil {
@@ -134,6 +139,7 @@ func (c Config) Validate() error {
 		{"MaxRequestBytes", int64(c.MaxRequestBytes)},
 		{"MaxConnections", int64(c.MaxConnections)},
 		{"MaxStreams", int64(c.MaxStreams)},
+		{"MaxPerStream", int64(c.MaxPerStream)},
 		{"MaxCalls", int64(c.MaxCalls)},
 		{"MaxWatches", int64(c.MaxWatches)},
 	} {

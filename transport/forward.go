@@ -65,25 +65,29 @@ type errand[A any] struct {
 // A call that another node passed on is tried once and here only: that node
 // waits and repeats it.
 func route[A any](ctx context.Context, s *Server, e *errand[A]) (A, error) {
-	answer, err := func() (A, error) {
-		if err := s.enter(); err != nil {
-			var none A
-			return none, err
-		}
-		defer s.leave()
-		ctx, cancel := bound(ctx, e.budget)
-		defer cancel()
-		if hops(ctx) > 0 {
-			return direct(ctx, s, e)
-		}
-		return pursue(ctx, s, e)
-	}()
+	within, cancel := bound(ctx, e.budget)
+	defer cancel()
+	return carryOut(within, s, hops(ctx), e)
+}
+
+// carryOut is route, of an errand that was passed on so many times before, in a
+// context that is bounded already.
+func carryOut[A any](ctx context.Context, s *Server, hops int, e *errand[A]) (answer A, err error) {
+	if err := s.enter(); err != nil {
+		return answer, refuse(err, e.txid)
+	}
+	defer s.leave()
+	if hops > 0 {
+		answer, err = direct(ctx, s, hops, e)
+	} else {
+		answer, err = pursue(ctx, s, e)
+	}
 	return answer, refuse(err, e.txid)
 }
 
 // direct carries out an errand that was passed on to this node.
-func direct[A any](ctx context.Context, s *Server, e *errand[A]) (A, error) {
-	if hops(ctx) > maxHops || !s.cfg.Coordinator.Leads() {
+func direct[A any](ctx context.Context, s *Server, hops int, e *errand[A]) (A, error) {
+	if hops > maxHops || !s.cfg.Coordinator.Leads() {
 		var none A
 		return none, fmt.Errorf("%w, and does not pass on what was passed on to it", coordinator.ErrNotLeader)
 	}
@@ -185,17 +189,21 @@ func bound(ctx context.Context, budget time.Duration) (context.Context, context.
 	if !ok {
 		return context.WithTimeout(ctx, budget)
 	}
-	margin := min(answerMargin, max(0, time.Until(deadline)/answerShare))
-	return context.WithDeadline(ctx, deadline.Add(-margin))
+	return context.WithDeadline(ctx, deadline.Add(-margin(time.Until(deadline))))
+}
+
+// margin is how long before the end of a client's patience this node answers.
+func margin(patience time.Duration) time.Duration {
+	return min(answerMargin, max(0, patience/answerShare))
 }
 
 // hops is how often a call was passed on before it came here.
 func hops(ctx context.Context) int {
-	md, ok := metadata.FromIncomingContext(ctx)
-	if !ok || len(md.Get(metadataHop)) == 0 {
+	sent := metadata.ValueFromIncomingContext(ctx, metadataHop)
+	if len(sent) == 0 {
 		return 0
 	}
-	n, err := strconv.Atoi(md.Get(metadataHop)[0])
+	n, err := strconv.Atoi(sent[0])
 	if err != nil || n < 0 {
 		return maxHops + 1 // no node of ours sent that
 	}

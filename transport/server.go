@@ -61,6 +61,7 @@ type Server struct {
 	gateway  *grpc.ClientConn
 	calls    chan struct{}   // a token for each mutating call under way
 	watches  chan struct{}   // a token for each watch
+	crew     *crew           // carries out what comes in streams
 	ended    context.Context // ends when Stop begins; streams end with it
 	end      context.CancelFunc
 	drained  context.Context // ends when no call is left: until then they follow the leader
@@ -87,6 +88,7 @@ func New(cfg Config) (*Server, error) {
 		inward:  bufconn.Listen(inwardBuffer),
 		calls:   make(chan struct{}, cfg.MaxCalls),
 		watches: make(chan struct{}, cfg.MaxWatches),
+		crew:    &crew{},
 		stopped: make(chan struct{}),
 	}
 	s.ended, s.end = context.WithCancel(context.Background())
@@ -123,8 +125,12 @@ func (s *Server) newGRPC() *grpc.Server {
 }
 
 // endStream ends every stream when Stop begins: watches, those of health too, have
-// no end of their own, and Stop would wait for them.
-func (s *Server) endStream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+// no end of their own, and Stop would wait for them. A stream of submissions has
+// one, as its calls are answered first.
+func (s *Server) endStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	if info.FullMethod == decreev1.Transactions_SubmitMany_FullMethodName {
+		return handler(srv, stream)
+	}
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
 	defer context.AfterFunc(s.ended, cancel)()
@@ -210,7 +216,7 @@ func (s *Server) Retire() {
 }
 
 // Stop ends serving: health first, then watches, and then no new calls while those
-// under way are answered. When ctx ends first they are cut. It returns after the
+// under way are answered; clients that submit by a stream are asked to close it. When ctx ends first they are cut. It returns after the
 // last goroutine has ended; the error is ctx's where calls were cut. It may be
 // called more than once and before Serve.
 func (s *Server) Stop(ctx context.Context) error {
@@ -226,6 +232,7 @@ func (s *Server) Stop(ctx context.Context) error {
 		s.gateway.Close() //nolint:errcheck,gosec // in memory
 		s.inward.Close()  //nolint:errcheck,gosec // in memory
 		s.link.close()
+		s.crew.close()
 		s.work.Wait()
 	})
 	<-s.stopped

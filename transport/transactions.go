@@ -25,43 +25,55 @@ func leaderClient(conn *grpc.ClientConn) decreev1.TransactionsClient {
 
 // Submit implements the RPC.
 func (s *transactions) Submit(ctx context.Context, req *decreev1.SubmitRequest) (*decreev1.SubmitResponse, error) {
+	e, err := s.submitErrand(req)
+	if err != nil {
+		return nil, refuse(err, req.GetTxid())
+	}
+	r, err := route(ctx, s.Server, e)
+	if err != nil {
+		return nil, err
+	}
+	return &decreev1.SubmitResponse{Result: r}, nil
+}
+
+// submitErrand is a submission as an errand, by whatever way it came. It gives a
+// txid to a request without one.
+func (s *transactions) submitErrand(req *decreev1.SubmitRequest) (*errand[*decreev1.Result], error) {
 	if req.GetTxid() == "" {
 		id, err := newTxID()
 		if err != nil {
-			return nil, refuse(err, "")
+			return nil, err
 		}
 		req.Txid = id.String()
 	}
 	sub, err := s.parseSubmission(req)
 	if err != nil {
-		return nil, refuse(err, req.GetTxid())
+		return nil, err
 	}
-	answer := func(r coordinator.Result) *decreev1.SubmitResponse {
-		return &decreev1.SubmitResponse{Result: resultMessage(r)}
-	}
-	return route(ctx, s.Server, &errand[*decreev1.SubmitResponse]{
+	return &errand[*decreev1.Result]{
 		txid:   req.GetTxid(),
 		budget: orDefault(sub.Timeout, s.cfg.DefaultTimeout) + callBudget,
-		local: func(ctx context.Context) (*decreev1.SubmitResponse, error) {
+		local: func(ctx context.Context) (*decreev1.Result, error) {
 			r, err := s.cfg.Coordinator.Submit(ctx, sub)
 			if err != nil {
 				return nil, err
 			}
-			return answer(r), nil
+			return resultMessage(r), nil
 		},
-		remote: func(ctx context.Context, conn *grpc.ClientConn) (*decreev1.SubmitResponse, error) {
-			return leaderClient(conn).Submit(ctx, req)
+		remote: func(ctx context.Context, conn *grpc.ClientConn) (*decreev1.Result, error) {
+			answer, err := leaderClient(conn).Submit(ctx, req)
+			return answer.GetResult(), err
 		},
-		settled: func() (*decreev1.SubmitResponse, bool) {
+		settled: func() (*decreev1.Result, bool) {
 			r, ok := s.applied(sub.ID)
 			same := ok && (r.Transaction.Tombstone() ||
 				r.Transaction.Fingerprint == txn.ContentFingerprint(false, sub.Branches))
 			if !same {
 				return nil, false
 			}
-			return answer(r), true
+			return resultMessage(r), true
 		},
-	})
+	}, nil
 }
 
 func (s *Server) parseSubmission(req *decreev1.SubmitRequest) (coordinator.Submission, error) {

@@ -101,13 +101,19 @@ func (c *Client) Submit(ctx context.Context, t Transaction) (Result, error) {
 		return Result{TxID: req.Txid}, err
 	}
 	k := &call{txid: req.Txid}
-	answer, err := do(ctx, c, k, func(ctx context.Context, conn *grpc.ClientConn) (*decreev1.SubmitResponse, error) {
-		return decreev1.NewTransactionsClient(conn).Submit(ctx, req)
+	result, err := pursue(ctx, c, k, func(ctx context.Context, e *endpoint, reign context.Context) (*decreev1.Result, error) {
+		if result, err := e.submit(ctx, req); !errors.Is(err, errByCall) {
+			return result, err
+		}
+		answer, err := attempt(ctx, e, reign, func(ctx context.Context, conn *grpc.ClientConn) (*decreev1.SubmitResponse, error) {
+			return decreev1.NewTransactionsClient(conn).Submit(ctx, req)
+		})
+		return answer.GetResult(), err
 	})
 	if err != nil {
 		return Result{TxID: req.Txid}, err
 	}
-	return resultOf(answer.GetResult()), nil
+	return resultOf(result), nil
 }
 
 // Inquire asks for an outcome that will stand. A transaction that runs is told as

@@ -24,7 +24,36 @@ import (
 	"github.com/decree-tx/decree/transport/client"
 )
 
-func TestSubmitSendsExactContent(t *testing.T) {
+// Submissions travel in a stream, and as calls to a node that has none; what they
+// come to is the same.
+func TestSubmissions(t *testing.T) {
+	for _, way := range []struct {
+		name  string
+		start starter
+	}{
+		{"by stream", cluster},
+		{"by call", func(t *testing.T, n int) ([]*node, *client.Client) { t.Helper(); return start(t, n, true) }},
+	} {
+		for name, test := range map[string]func(*testing.T, starter){
+			"submit sends exact content":            submitSendsExactContent,
+			"submit repeats under one tx id":        submitRepeatsUnderOneTxID,
+			"submit survives the death of its node": submitSurvivesTheDeathOfItsNode,
+			"submissions go to the leader":          submissionsGoToTheLeader,
+			"submission leaves a leader that hangs": submissionLeavesALeaderThatHangs,
+			"unknown is said plainly":               unknownIsSaidPlainly,
+			"refusals are not repeated":             refusalsAreNotRepeated,
+			"broken text reaches the server":        brokenTextReachesTheServer,
+			"abort is an answer":                    abortIsAnAnswer,
+			"damage is told of a commit":            damageIsToldOfACommit,
+			"run repeats by policy":                 runRepeatsByPolicy,
+			"run never follows an unknown outcome":  runNeverFollowsAnUnknownOutcome,
+		} {
+			t.Run(name+" "+way.name, func(t *testing.T) { test(t, way.start) })
+		}
+	}
+}
+
+func submitSendsExactContent(t *testing.T, cluster starter) {
 	nodes, c := cluster(t, 1)
 	r, err := c.Submit(within(t, 10*time.Second), transfer())
 	if err != nil || r.Outcome != client.Committed || !r.Delivered || r.Err() != nil {
@@ -40,7 +69,7 @@ func TestSubmitSendsExactContent(t *testing.T) {
 }
 
 // R5 and R11: what is not known is asked again, under the same txid.
-func TestSubmitRepeatsUnderOneTxID(t *testing.T) {
+func submitRepeatsUnderOneTxID(t *testing.T, cluster starter) {
 	nodes, c := cluster(t, 1)
 	nodes[0].script(answer(notLeader), answer(busy), answer(outcomeUnknown), answer(status.Error(codes.Unavailable, "cut")))
 	r, err := c.Submit(within(t, 10*time.Second), transfer())
@@ -59,7 +88,7 @@ func TestSubmitRepeatsUnderOneTxID(t *testing.T) {
 }
 
 // The node dies with the call in its hands; the next one has the outcome.
-func TestSubmitSurvivesTheDeathOfItsNode(t *testing.T) {
+func submitSurvivesTheDeathOfItsNode(t *testing.T, cluster starter) {
 	nodes, c := cluster(t, 3)
 	die := func(_ context.Context, n *node) (*decreev1.Result, error) {
 		n.grpc.Stop() // cuts this very call
@@ -89,7 +118,7 @@ func TestSubmitSurvivesTheDeathOfItsNode(t *testing.T) {
 	}
 }
 
-func TestCallsGoToTheLeader(t *testing.T) {
+func submissionsGoToTheLeader(t *testing.T, cluster starter) {
 	nodes, c := cluster(t, 3)
 	nodes[1].lead(true)
 	// Until the client has heard, any node is right; then it stays with the leader.
@@ -111,7 +140,7 @@ func TestCallsGoToTheLeader(t *testing.T) {
 
 // The leader hangs with the call, as a stopped process does, and another node
 // begins to lead: the call moves on.
-func TestCallLeavesALeaderThatHangs(t *testing.T) {
+func submissionLeavesALeaderThatHangs(t *testing.T, cluster starter) {
 	nodes, _ := cluster(t, 2)
 	nodes[0].lead(true)
 	// A client that asks nodes[1] first comes to nodes[0] only once it has heard that
@@ -150,7 +179,7 @@ func TestCallLeavesALeaderThatHangs(t *testing.T) {
 }
 
 // R5: an outcome that could not be learnt is told as that.
-func TestUnknownIsSaidPlainly(t *testing.T) {
+func unknownIsSaidPlainly(t *testing.T, cluster starter) {
 	nodes, c := cluster(t, 1)
 	forever := make([]step, 1000)
 	for i := range forever {
@@ -192,7 +221,7 @@ func TestNobodyAtHomeIsDefinite(t *testing.T) {
 	}
 }
 
-func TestRefusalsAreNotRepeated(t *testing.T) {
+func refusalsAreNotRepeated(t *testing.T, cluster starter) {
 	nodes, c := cluster(t, 1)
 	nodes[0].script(answer(refusal(codes.NotFound, "UNKNOWN_PARTICIPANT", 0)))
 	_, err := c.Submit(within(t, 10*time.Second), transfer())
@@ -207,7 +236,7 @@ func TestRefusalsAreNotRepeated(t *testing.T) {
 
 // gRPC calls text that is not UTF-8 an internal error, which is ambiguous; the
 // server must be the one to refuse it.
-func TestBrokenTextReachesTheServer(t *testing.T) {
+func brokenTextReachesTheServer(t *testing.T, cluster starter) {
 	nodes, c := cluster(t, 1)
 	malformed := answer(refusal(codes.InvalidArgument, "MALFORMED_TXID", 0))
 	nodes[0].script(malformed, malformed)
@@ -221,7 +250,7 @@ func TestBrokenTextReachesTheServer(t *testing.T) {
 	}
 }
 
-func TestAbortIsAnAnswer(t *testing.T) {
+func abortIsAnAnswer(t *testing.T, cluster starter) {
 	nodes, c := cluster(t, 1)
 	nodes[0].script(abort(decreev1.AbortCode_ABORT_CODE_VOTE))
 	r, err := c.Submit(within(t, 10*time.Second), transfer())
@@ -235,7 +264,7 @@ func TestAbortIsAnAnswer(t *testing.T) {
 	}
 }
 
-func TestDamageIsToldOfACommit(t *testing.T) {
+func damageIsToldOfACommit(t *testing.T, cluster starter) {
 	nodes, c := cluster(t, 1)
 	nodes[0].script(func(context.Context, *node) (*decreev1.Result, error) {
 		return &decreev1.Result{Outcome: decreev1.Outcome_OUTCOME_COMMITTED, Damage: decreev1.Receipt_RECEIPT_HEURISTIC_ABORT}, nil
@@ -367,7 +396,7 @@ func TestNodeStatus(t *testing.T) {
 	}
 }
 
-func TestRunRepeatsByPolicy(t *testing.T) {
+func runRepeatsByPolicy(t *testing.T, cluster starter) {
 	nodes, c := cluster(t, 1)
 	policy := client.Policy{Attempts: 3, Base: time.Millisecond}
 	timeout, vote := abort(decreev1.AbortCode_ABORT_CODE_TIMEOUT), abort(decreev1.AbortCode_ABORT_CODE_VOTE)
@@ -408,7 +437,7 @@ func TestRunRepeatsByPolicy(t *testing.T) {
 }
 
 // R5: the first attempt may yet commit, so there is no second.
-func TestRunNeverFollowsAnUnknownOutcome(t *testing.T) {
+func runNeverFollowsAnUnknownOutcome(t *testing.T, cluster starter) {
 	nodes, c := cluster(t, 1)
 	forever := make([]step, 1000)
 	for i := range forever {

@@ -41,6 +41,13 @@ const (
 type endpoint struct {
 	address string
 	conn    *grpc.ClientConn
+	life    context.Context   // of the client
+	begin   func(func()) bool // starts a goroutine, unless the client is closed
+
+	spare      sync.Pool // of submissions that were answered
+	streaming  sync.Mutex
+	stream     *stream   // for submissions; guarded by streaming
+	callsUntil time.Time // no stream is opened before; guarded by streaming
 
 	// guarded by endpoints.mu
 	up bool // its health is being heard
@@ -52,10 +59,14 @@ type endpoints struct {
 	// set once by newEndpoints
 	all    []*endpoint
 	cancel context.CancelFunc
-	work   sync.WaitGroup // the health streams
+	work   sync.WaitGroup // the streams: of health, and of submissions
+
+	starting sync.Mutex // keeps begin apart from close
+	closed   bool       // guarded by starting
 
 	mu     sync.Mutex
 	next   int                // round robin; guarded by mu
+	last   *endpoint          // guarded by mu; the last leader that was known, whose reign it is
 	leader *endpoint          // guarded by mu; nil while none is known
 	reign  context.Context    // guarded by mu; ends once another endpoint leads
 	depose context.CancelFunc // guarded by mu; ends reign
@@ -74,7 +85,7 @@ func newEndpoints(addresses []string, options []grpc.DialOption) (*endpoints, er
 			p.close()
 			return nil, fmt.Errorf("decree: endpoint %q: %w", address, err)
 		}
-		p.all = append(p.all, &endpoint{address: address, conn: conn})
+		p.all = append(p.all, &endpoint{address: address, conn: conn, life: ctx, begin: p.begin})
 	}
 	p.next = rand.IntN(len(p.all)) // so that clients started together spread out
 	for _, e := range p.all {
@@ -96,9 +107,22 @@ func dialOptions() []grpc.DialOption {
 	}
 }
 
+// begin starts a goroutine that close waits for.
+func (p *endpoints) begin(work func()) bool {
+	p.starting.Lock()
+	defer p.starting.Unlock()
+	if !p.closed {
+		p.work.Go(work)
+	}
+	return !p.closed
+}
+
 // close ends the streams, waits for them, and closes the connections.
 func (p *endpoints) close() error {
 	p.cancel()
+	p.starting.Lock()
+	p.closed = true
+	p.starting.Unlock()
 	var errs []error
 	for _, e := range p.all {
 		errs = append(errs, e.conn.Close())
@@ -139,8 +163,11 @@ func (p *endpoints) heard(e *endpoint, up, leads bool) {
 	switch {
 	case leads && p.leader != e:
 		p.depose()
+		if p.last != nil {
+			p.last.cutStream(errDeposed)
+		}
 		p.reign, p.depose = context.WithCancel(context.Background())
-		p.leader = e
+		p.leader, p.last = e, e
 	case !leads && p.leader == e:
 		p.leader = nil // its calls go on: it may still answer them
 	}

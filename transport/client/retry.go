@@ -44,6 +44,14 @@ type call struct {
 // endpoint than the one that failed. Afterwards k.ran tells whether an attempt
 // that brought no answer may have been carried out.
 func do[A any](ctx context.Context, c *Client, k *call, send func(ctx context.Context, conn *grpc.ClientConn) (A, error)) (A, error) {
+	return pursue(ctx, c, k, func(ctx context.Context, e *endpoint, reign context.Context) (A, error) {
+		return attempt(ctx, e, reign, send)
+	})
+}
+
+// pursue is do, with attempts of whatever kind at an endpoint. Where that is the
+// leader, reign ends when it is replaced; otherwise it is nil.
+func pursue[A any](ctx context.Context, c *Client, k *call, try func(ctx context.Context, e *endpoint, reign context.Context) (A, error)) (A, error) {
 	var none A
 	var avoid *endpoint
 	for n := 0; ; n++ {
@@ -51,7 +59,7 @@ func do[A any](ctx context.Context, c *Client, k *call, send func(ctx context.Co
 		if k.mode == once {
 			reign = nil // nothing would send it to the next leader; and it may be what ends this reign
 		}
-		answer, err := attempt(ctx, e, reign, send)
+		answer, err := try(ctx, e, reign)
 		if err == nil {
 			return answer, nil
 		}

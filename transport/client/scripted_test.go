@@ -28,6 +28,7 @@ type node struct {
 	grpc   *grpc.Server
 	health *health.Server
 	addr   string
+	calls  bool // it has no SubmitMany, as nodes once had none
 
 	mu    sync.Mutex
 	steps []step
@@ -73,6 +74,41 @@ func (n *node) Submit(ctx context.Context, req *decreev1.SubmitRequest) (*decree
 	n.mu.Unlock()
 	r, err := n.next(ctx, req.GetTxid())
 	return &decreev1.SubmitResponse{Result: r}, err
+}
+
+// SubmitMany is Submit of each, all at once.
+func (n *node) SubmitMany(stream grpc.BidiStreamingServer[decreev1.SubmitManyRequest, decreev1.SubmitManyResponse]) error {
+	if n.calls {
+		return n.UnimplementedTransactionsServer.SubmitMany(stream)
+	}
+	var mu sync.Mutex
+	var work sync.WaitGroup
+	defer work.Wait()
+	for {
+		frame, err := stream.Recv()
+		if err != nil {
+			return nil
+		}
+		for _, one := range frame.GetSubmissions() {
+			work.Go(func() {
+				ctx, cancel := stream.Context(), func() {}
+				if us := one.GetPatienceUs(); us > 0 {
+					ctx, cancel = context.WithTimeout(ctx, time.Duration(us)*time.Microsecond)
+				}
+				defer cancel()
+				a := &decreev1.SubmissionAnswer{Sequence: one.GetSequence()}
+				if r, err := n.Submit(ctx, one.GetRequest()); err != nil {
+					st := status.Convert(err).Proto()
+					a.Error = &decreev1.Error{Code: st.GetCode(), Message: st.GetMessage(), Details: st.GetDetails()}
+				} else {
+					a.Result = r.GetResult()
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				stream.Send(&decreev1.SubmitManyResponse{Answers: []*decreev1.SubmissionAnswer{a}})
+			})
+		}
+	}
 }
 
 func (n *node) Commit(ctx context.Context, req *decreev1.CommitRequest) (*decreev1.CommitResponse, error) {
@@ -168,8 +204,13 @@ func (p participantsOf) List(context.Context, *decreev1.ParticipantsListRequest)
 
 type clusterOf struct{ *node }
 
-// cluster starts n nodes and a client of them all.
-func cluster(t *testing.T, n int) ([]*node, *client.Client) {
+// starter starts n nodes and a client of them all.
+type starter func(t *testing.T, n int) ([]*node, *client.Client)
+
+// cluster is the starter of today's nodes.
+func cluster(t *testing.T, n int) ([]*node, *client.Client) { return start(t, n, false) }
+
+func start(t *testing.T, n int, calls bool) ([]*node, *client.Client) {
 	t.Helper()
 	var nodes []*node
 	var cfg client.Config
@@ -178,7 +219,7 @@ func cluster(t *testing.T, n int) ([]*node, *client.Client) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		nd := &node{}
+		nd := &node{calls: calls}
 		nd.serve(l)
 		t.Cleanup(nd.grpc.Stop)
 		nodes = append(nodes, nd)

@@ -12,6 +12,7 @@ package decreev1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	anypb "google.golang.org/protobuf/types/known/anypb"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	structpb "google.golang.org/protobuf/types/known/structpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
@@ -714,6 +715,299 @@ func (x *SubmitResponse) GetResult() *Result {
 	return nil
 }
 
+// One transaction in a stream of them.
+type Submission struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The client's name for it, unlike that of any other submission of the stream
+	// that has no answer yet. Small ones take fewer bytes.
+	Sequence uint64 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// How long the client waits, in microseconds from the arrival here. It is what
+	// the deadline is to a call; 0 means none.
+	PatienceUs    uint64         `protobuf:"varint,2,opt,name=patience_us,json=patienceUs,proto3" json:"patience_us,omitempty"`
+	Request       *SubmitRequest `protobuf:"bytes,3,opt,name=request,proto3" json:"request,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Submission) Reset() {
+	*x = Submission{}
+	mi := &file_decree_v1_transactions_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Submission) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Submission) ProtoMessage() {}
+
+func (x *Submission) ProtoReflect() protoreflect.Message {
+	mi := &file_decree_v1_transactions_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Submission.ProtoReflect.Descriptor instead.
+func (*Submission) Descriptor() ([]byte, []int) {
+	return file_decree_v1_transactions_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Submission) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *Submission) GetPatienceUs() uint64 {
+	if x != nil {
+		return x.PatienceUs
+	}
+	return 0
+}
+
+func (x *Submission) GetRequest() *SubmitRequest {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+// What became of it: a result, or else an error.
+type SubmissionAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sequence      uint64                 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Result        *Result                `protobuf:"bytes,2,opt,name=result,proto3" json:"result,omitempty"` // without the txid where the request had one
+	Error         *Error                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SubmissionAnswer) Reset() {
+	*x = SubmissionAnswer{}
+	mi := &file_decree_v1_transactions_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SubmissionAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SubmissionAnswer) ProtoMessage() {}
+
+func (x *SubmissionAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_decree_v1_transactions_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SubmissionAnswer.ProtoReflect.Descriptor instead.
+func (*SubmissionAnswer) Descriptor() ([]byte, []int) {
+	return file_decree_v1_transactions_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *SubmissionAnswer) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *SubmissionAnswer) GetResult() *Result {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+func (x *SubmissionAnswer) GetError() *Error {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+// What would be the status of a call, field by field as in google.rpc.Status.
+type Error struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Code          int32                  `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
+	Message       string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	Details       []*anypb.Any           `protobuf:"bytes,3,rep,name=details,proto3" json:"details,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Error) Reset() {
+	*x = Error{}
+	mi := &file_decree_v1_transactions_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Error) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Error) ProtoMessage() {}
+
+func (x *Error) ProtoReflect() protoreflect.Message {
+	mi := &file_decree_v1_transactions_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Error.ProtoReflect.Descriptor instead.
+func (*Error) Descriptor() ([]byte, []int) {
+	return file_decree_v1_transactions_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Error) GetCode() int32 {
+	if x != nil {
+		return x.Code
+	}
+	return 0
+}
+
+func (x *Error) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *Error) GetDetails() []*anypb.Any {
+	if x != nil {
+		return x.Details
+	}
+	return nil
+}
+
+type SubmitManyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Submissions   []*Submission          `protobuf:"bytes,1,rep,name=submissions,proto3" json:"submissions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SubmitManyRequest) Reset() {
+	*x = SubmitManyRequest{}
+	mi := &file_decree_v1_transactions_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SubmitManyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SubmitManyRequest) ProtoMessage() {}
+
+func (x *SubmitManyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_decree_v1_transactions_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SubmitManyRequest.ProtoReflect.Descriptor instead.
+func (*SubmitManyRequest) Descriptor() ([]byte, []int) {
+	return file_decree_v1_transactions_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *SubmitManyRequest) GetSubmissions() []*Submission {
+	if x != nil {
+		return x.Submissions
+	}
+	return nil
+}
+
+type SubmitManyResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Answers  []*SubmissionAnswer    `protobuf:"bytes,1,rep,name=answers,proto3" json:"answers,omitempty"`
+	Draining bool                   `protobuf:"varint,2,opt,name=draining,proto3" json:"draining,omitempty"` // the server stops: close your side, and open no stream here
+	// How many submissions may be without an answer; 0 says nothing of it. Those
+	// beyond are not read, and hold up all that follow. It comes first.
+	Window        uint32 `protobuf:"varint,3,opt,name=window,proto3" json:"window,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SubmitManyResponse) Reset() {
+	*x = SubmitManyResponse{}
+	mi := &file_decree_v1_transactions_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SubmitManyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SubmitManyResponse) ProtoMessage() {}
+
+func (x *SubmitManyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_decree_v1_transactions_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SubmitManyResponse.ProtoReflect.Descriptor instead.
+func (*SubmitManyResponse) Descriptor() ([]byte, []int) {
+	return file_decree_v1_transactions_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *SubmitManyResponse) GetAnswers() []*SubmissionAnswer {
+	if x != nil {
+		return x.Answers
+	}
+	return nil
+}
+
+func (x *SubmitManyResponse) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
+}
+
+func (x *SubmitManyResponse) GetWindow() uint32 {
+	if x != nil {
+		return x.Window
+	}
+	return 0
+}
+
 type BeginRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Txid  string                 `protobuf:"bytes,1,opt,name=txid,proto3" json:"txid,omitempty"`
@@ -725,7 +1019,7 @@ type BeginRequest struct {
 
 func (x *BeginRequest) Reset() {
 	*x = BeginRequest{}
-	mi := &file_decree_v1_transactions_proto_msgTypes[5]
+	mi := &file_decree_v1_transactions_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -737,7 +1031,7 @@ func (x *BeginRequest) String() string {
 func (*BeginRequest) ProtoMessage() {}
 
 func (x *BeginRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_decree_v1_transactions_proto_msgTypes[5]
+	mi := &file_decree_v1_transactions_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -750,7 +1044,7 @@ func (x *BeginRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginRequest.ProtoReflect.Descriptor instead.
 func (*BeginRequest) Descriptor() ([]byte, []int) {
-	return file_decree_v1_transactions_proto_rawDescGZIP(), []int{5}
+	return file_decree_v1_transactions_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *BeginRequest) GetTxid() string {
@@ -777,7 +1071,7 @@ type BeginResponse struct {
 
 func (x *BeginResponse) Reset() {
 	*x = BeginResponse{}
-	mi := &file_decree_v1_transactions_proto_msgTypes[6]
+	mi := &file_decree_v1_transactions_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -789,7 +1083,7 @@ func (x *BeginResponse) String() string {
 func (*BeginResponse) ProtoMessage() {}
 
 func (x *BeginResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_decree_v1_transactions_proto_msgTypes[6]
+	mi := &file_decree_v1_transactions_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -802,7 +1096,7 @@ func (x *BeginResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginResponse.ProtoReflect.Descriptor instead.
 func (*BeginResponse) Descriptor() ([]byte, []int) {
-	return file_decree_v1_transactions_proto_rawDescGZIP(), []int{6}
+	return file_decree_v1_transactions_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *BeginResponse) GetTxid() string {
@@ -832,7 +1126,7 @@ type EnlistRequest struct {
 
 func (x *EnlistRequest) Reset() {
 	*x = EnlistRequest{}
-	mi := &file_decree_v1_transactions_proto_msgTypes[7]
+	mi := &file_decree_v1_transactions_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -844,7 +1138,7 @@ func (x *EnlistRequest) String() string {
 func (*EnlistRequest) ProtoMessage() {}
 
 func (x *EnlistRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_decree_v1_transactions_proto_msgTypes[7]
+	mi := &file_decree_v1_transactions_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -857,7 +1151,7 @@ func (x *EnlistRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnlistRequest.ProtoReflect.Descriptor instead.
 func (*EnlistRequest) Descriptor() ([]byte, []int) {
-	return file_decree_v1_transactions_proto_rawDescGZIP(), []int{7}
+	return file_decree_v1_transactions_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *EnlistRequest) GetTxid() string {
@@ -892,7 +1186,7 @@ type EnlistResponse struct {
 
 func (x *EnlistResponse) Reset() {
 	*x = EnlistResponse{}
-	mi := &file_decree_v1_transactions_proto_msgTypes[8]
+	mi := &file_decree_v1_transactions_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -904,7 +1198,7 @@ func (x *EnlistResponse) String() string {
 func (*EnlistResponse) ProtoMessage() {}
 
 func (x *EnlistResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_decree_v1_transactions_proto_msgTypes[8]
+	mi := &file_decree_v1_transactions_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -917,7 +1211,7 @@ func (x *EnlistResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnlistResponse.ProtoReflect.Descriptor instead.
 func (*EnlistResponse) Descriptor() ([]byte, []int) {
-	return file_decree_v1_transactions_proto_rawDescGZIP(), []int{8}
+	return file_decree_v1_transactions_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *EnlistResponse) GetBranch() uint32 {
@@ -951,7 +1245,7 @@ type BranchVote struct {
 
 func (x *BranchVote) Reset() {
 	*x = BranchVote{}
-	mi := &file_decree_v1_transactions_proto_msgTypes[9]
+	mi := &file_decree_v1_transactions_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -963,7 +1257,7 @@ func (x *BranchVote) String() string {
 func (*BranchVote) ProtoMessage() {}
 
 func (x *BranchVote) ProtoReflect() protoreflect.Message {
-	mi := &file_decree_v1_transactions_proto_msgTypes[9]
+	mi := &file_decree_v1_transactions_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -976,7 +1270,7 @@ func (x *BranchVote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BranchVote.ProtoReflect.Descriptor instead.
 func (*BranchVote) Descriptor() ([]byte, []int) {
-	return file_decree_v1_transactions_proto_rawDescGZIP(), []int{9}
+	return file_decree_v1_transactions_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *BranchVote) GetBranch() uint32 {
@@ -1004,7 +1298,7 @@ type CommitRequest struct {
 
 func (x *CommitRequest) Reset() {
 	*x = CommitRequest{}
-	mi := &file_decree_v1_transactions_proto_msgTypes[10]
+	mi := &file_decree_v1_transactions_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1016,7 +1310,7 @@ func (x *CommitRequest) String() string {
 func (*CommitRequest) ProtoMessage() {}
 
 func (x *CommitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_decree_v1_transactions_proto_msgTypes[10]
+	mi := &file_decree_v1_transactions_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1029,7 +1323,7 @@ func (x *CommitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitRequest.ProtoReflect.Descriptor instead.
 func (*CommitRequest) Descriptor() ([]byte, []int) {
-	return file_decree_v1_transactions_proto_rawDescGZIP(), []int{10}
+	return file_decree_v1_transactions_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CommitRequest) GetTxid() string {
@@ -1062,7 +1356,7 @@ type CommitResponse struct {
 
 func (x *CommitResponse) Reset() {
 	*x = CommitResponse{}
-	mi := &file_decree_v1_transactions_proto_msgTypes[11]
+	mi := &file_decree_v1_transactions_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1074,7 +1368,7 @@ func (x *CommitResponse) String() string {
 func (*CommitResponse) ProtoMessage() {}
 
 func (x *CommitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_decree_v1_transactions_proto_msgTypes[11]
+	mi := &file_decree_v1_transactions_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1087,7 +1381,7 @@ func (x *CommitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitResponse.ProtoReflect.Descriptor instead.
 func (*CommitResponse) Descriptor() ([]byte, []int) {
-	return file_decree_v1_transactions_proto_rawDescGZIP(), []int{11}
+	return file_decree_v1_transactions_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CommitResponse) GetResult() *Result {
@@ -1108,7 +1402,7 @@ type AbortRequest struct {
 
 func (x *AbortRequest) Reset() {
 	*x = AbortRequest{}
-	mi := &file_decree_v1_transactions_proto_msgTypes[12]
+	mi := &file_decree_v1_transactions_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1120,7 +1414,7 @@ func (x *AbortRequest) String() string {
 func (*AbortRequest) ProtoMessage() {}
 
 func (x *AbortRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_decree_v1_transactions_proto_msgTypes[12]
+	mi := &file_decree_v1_transactions_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1133,7 +1427,7 @@ func (x *AbortRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbortRequest.ProtoReflect.Descriptor instead.
 func (*AbortRequest) Descriptor() ([]byte, []int) {
-	return file_decree_v1_transactions_proto_rawDescGZIP(), []int{12}
+	return file_decree_v1_transactions_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *AbortRequest) GetTxid() string {
@@ -1166,7 +1460,7 @@ type AbortResponse struct {
 
 func (x *AbortResponse) Reset() {
 	*x = AbortResponse{}
-	mi := &file_decree_v1_transactions_proto_msgTypes[13]
+	mi := &file_decree_v1_transactions_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1178,7 +1472,7 @@ func (x *AbortResponse) String() string {
 func (*AbortResponse) ProtoMessage() {}
 
 func (x *AbortResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_decree_v1_transactions_proto_msgTypes[13]
+	mi := &file_decree_v1_transactions_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1191,7 +1485,7 @@ func (x *AbortResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbortResponse.ProtoReflect.Descriptor instead.
 func (*AbortResponse) Descriptor() ([]byte, []int) {
-	return file_decree_v1_transactions_proto_rawDescGZIP(), []int{13}
+	return file_decree_v1_transactions_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *AbortResponse) GetResult() *Result {
@@ -1210,7 +1504,7 @@ type InquireRequest struct {
 
 func (x *InquireRequest) Reset() {
 	*x = InquireRequest{}
-	mi := &file_decree_v1_transactions_proto_msgTypes[14]
+	mi := &file_decree_v1_transactions_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1222,7 +1516,7 @@ func (x *InquireRequest) String() string {
 func (*InquireRequest) ProtoMessage() {}
 
 func (x *InquireRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_decree_v1_transactions_proto_msgTypes[14]
+	mi := &file_decree_v1_transactions_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1235,7 +1529,7 @@ func (x *InquireRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InquireRequest.ProtoReflect.Descriptor instead.
 func (*InquireRequest) Descriptor() ([]byte, []int) {
-	return file_decree_v1_transactions_proto_rawDescGZIP(), []int{14}
+	return file_decree_v1_transactions_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *InquireRequest) GetTxid() string {
@@ -1254,7 +1548,7 @@ type InquireResponse struct {
 
 func (x *InquireResponse) Reset() {
 	*x = InquireResponse{}
-	mi := &file_decree_v1_transactions_proto_msgTypes[15]
+	mi := &file_decree_v1_transactions_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1266,7 +1560,7 @@ func (x *InquireResponse) String() string {
 func (*InquireResponse) ProtoMessage() {}
 
 func (x *InquireResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_decree_v1_transactions_proto_msgTypes[15]
+	mi := &file_decree_v1_transactions_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1279,7 +1573,7 @@ func (x *InquireResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InquireResponse.ProtoReflect.Descriptor instead.
 func (*InquireResponse) Descriptor() ([]byte, []int) {
-	return file_decree_v1_transactions_proto_rawDescGZIP(), []int{15}
+	return file_decree_v1_transactions_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *InquireResponse) GetResult() *Result {
@@ -1298,7 +1592,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_decree_v1_transactions_proto_msgTypes[16]
+	mi := &file_decree_v1_transactions_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1310,7 +1604,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_decree_v1_transactions_proto_msgTypes[16]
+	mi := &file_decree_v1_transactions_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1323,7 +1617,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_decree_v1_transactions_proto_rawDescGZIP(), []int{16}
+	return file_decree_v1_transactions_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GetRequest) GetTxid() string {
@@ -1342,7 +1636,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_decree_v1_transactions_proto_msgTypes[17]
+	mi := &file_decree_v1_transactions_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1354,7 +1648,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_decree_v1_transactions_proto_msgTypes[17]
+	mi := &file_decree_v1_transactions_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1367,7 +1661,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_decree_v1_transactions_proto_rawDescGZIP(), []int{17}
+	return file_decree_v1_transactions_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetResponse) GetTransaction() *Transaction {
@@ -1395,7 +1689,7 @@ type Branch struct {
 
 func (x *Branch) Reset() {
 	*x = Branch{}
-	mi := &file_decree_v1_transactions_proto_msgTypes[18]
+	mi := &file_decree_v1_transactions_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1407,7 +1701,7 @@ func (x *Branch) String() string {
 func (*Branch) ProtoMessage() {}
 
 func (x *Branch) ProtoReflect() protoreflect.Message {
-	mi := &file_decree_v1_transactions_proto_msgTypes[18]
+	mi := &file_decree_v1_transactions_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1420,7 +1714,7 @@ func (x *Branch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Branch.ProtoReflect.Descriptor instead.
 func (*Branch) Descriptor() ([]byte, []int) {
-	return file_decree_v1_transactions_proto_rawDescGZIP(), []int{18}
+	return file_decree_v1_transactions_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Branch) GetNumber() uint32 {
@@ -1498,7 +1792,7 @@ type Stamp struct {
 
 func (x *Stamp) Reset() {
 	*x = Stamp{}
-	mi := &file_decree_v1_transactions_proto_msgTypes[19]
+	mi := &file_decree_v1_transactions_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1510,7 +1804,7 @@ func (x *Stamp) String() string {
 func (*Stamp) ProtoMessage() {}
 
 func (x *Stamp) ProtoReflect() protoreflect.Message {
-	mi := &file_decree_v1_transactions_proto_msgTypes[19]
+	mi := &file_decree_v1_transactions_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1523,7 +1817,7 @@ func (x *Stamp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stamp.ProtoReflect.Descriptor instead.
 func (*Stamp) Descriptor() ([]byte, []int) {
-	return file_decree_v1_transactions_proto_rawDescGZIP(), []int{19}
+	return file_decree_v1_transactions_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Stamp) GetIndex() uint64 {
@@ -1565,7 +1859,7 @@ type Transaction struct {
 
 func (x *Transaction) Reset() {
 	*x = Transaction{}
-	mi := &file_decree_v1_transactions_proto_msgTypes[20]
+	mi := &file_decree_v1_transactions_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1577,7 +1871,7 @@ func (x *Transaction) String() string {
 func (*Transaction) ProtoMessage() {}
 
 func (x *Transaction) ProtoReflect() protoreflect.Message {
-	mi := &file_decree_v1_transactions_proto_msgTypes[20]
+	mi := &file_decree_v1_transactions_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1590,7 +1884,7 @@ func (x *Transaction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Transaction.ProtoReflect.Descriptor instead.
 func (*Transaction) Descriptor() ([]byte, []int) {
-	return file_decree_v1_transactions_proto_rawDescGZIP(), []int{20}
+	return file_decree_v1_transactions_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Transaction) GetTxid() string {
@@ -1676,7 +1970,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_decree_v1_transactions_proto_msgTypes[21]
+	mi := &file_decree_v1_transactions_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1688,7 +1982,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_decree_v1_transactions_proto_msgTypes[21]
+	mi := &file_decree_v1_transactions_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1701,7 +1995,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_decree_v1_transactions_proto_rawDescGZIP(), []int{21}
+	return file_decree_v1_transactions_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListRequest) GetStates() []State {
@@ -1749,7 +2043,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_decree_v1_transactions_proto_msgTypes[22]
+	mi := &file_decree_v1_transactions_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1761,7 +2055,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_decree_v1_transactions_proto_msgTypes[22]
+	mi := &file_decree_v1_transactions_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1774,7 +2068,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_decree_v1_transactions_proto_rawDescGZIP(), []int{22}
+	return file_decree_v1_transactions_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListResponse) GetTransactions() []*Transaction {
@@ -1800,7 +2094,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_decree_v1_transactions_proto_msgTypes[23]
+	mi := &file_decree_v1_transactions_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1812,7 +2106,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_decree_v1_transactions_proto_msgTypes[23]
+	mi := &file_decree_v1_transactions_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1825,7 +2119,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_decree_v1_transactions_proto_rawDescGZIP(), []int{23}
+	return file_decree_v1_transactions_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *WatchRequest) GetTxid() string {
@@ -1844,7 +2138,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_decree_v1_transactions_proto_msgTypes[24]
+	mi := &file_decree_v1_transactions_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1856,7 +2150,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_decree_v1_transactions_proto_msgTypes[24]
+	mi := &file_decree_v1_transactions_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1869,7 +2163,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_decree_v1_transactions_proto_rawDescGZIP(), []int{24}
+	return file_decree_v1_transactions_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *WatchResponse) GetTransaction() *Transaction {
@@ -1883,7 +2177,7 @@ var File_decree_v1_transactions_proto protoreflect.FileDescriptor
 
 const file_decree_v1_transactions_proto_rawDesc = "" +
 	"\n" +
-	"\x1cdecree/v1/transactions.proto\x12\tdecree.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x82\x01\n" +
+	"\x1cdecree/v1/transactions.proto\x12\tdecree.v1\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x82\x01\n" +
 	"\tNewBranch\x12 \n" +
 	"\vparticipant\x18\x01 \x01(\tR\vparticipant\x12\x1a\n" +
 	"\apayload\x18\x02 \x01(\fH\x00R\apayload\x12,\n" +
@@ -1906,7 +2200,27 @@ const file_decree_v1_transactions_proto_rawDesc = "" +
 	"\atimeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12#\n" +
 	"\x04wait\x18\x04 \x01(\x0e2\x0f.decree.v1.WaitR\x04wait\";\n" +
 	"\x0eSubmitResponse\x12)\n" +
-	"\x06result\x18\x01 \x01(\v2\x11.decree.v1.ResultR\x06result\"W\n" +
+	"\x06result\x18\x01 \x01(\v2\x11.decree.v1.ResultR\x06result\"}\n" +
+	"\n" +
+	"Submission\x12\x1a\n" +
+	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x1f\n" +
+	"\vpatience_us\x18\x02 \x01(\x04R\n" +
+	"patienceUs\x122\n" +
+	"\arequest\x18\x03 \x01(\v2\x18.decree.v1.SubmitRequestR\arequest\"\x81\x01\n" +
+	"\x10SubmissionAnswer\x12\x1a\n" +
+	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12)\n" +
+	"\x06result\x18\x02 \x01(\v2\x11.decree.v1.ResultR\x06result\x12&\n" +
+	"\x05error\x18\x03 \x01(\v2\x10.decree.v1.ErrorR\x05error\"e\n" +
+	"\x05Error\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\x12.\n" +
+	"\adetails\x18\x03 \x03(\v2\x14.google.protobuf.AnyR\adetails\"L\n" +
+	"\x11SubmitManyRequest\x127\n" +
+	"\vsubmissions\x18\x01 \x03(\v2\x15.decree.v1.SubmissionR\vsubmissions\"\x7f\n" +
+	"\x12SubmitManyResponse\x125\n" +
+	"\aanswers\x18\x01 \x03(\v2\x1b.decree.v1.SubmissionAnswerR\aanswers\x12\x1a\n" +
+	"\bdraining\x18\x02 \x01(\bR\bdraining\x12\x16\n" +
+	"\x06window\x18\x03 \x01(\rR\x06window\"W\n" +
 	"\fBeginRequest\x12\x12\n" +
 	"\x04txid\x18\x01 \x01(\tR\x04txid\x123\n" +
 	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"[\n" +
@@ -2022,9 +2336,11 @@ const file_decree_v1_transactions_proto_rawDesc = "" +
 	"\x12ABORT_CODE_TIMEOUT\x10\x03\x12\x15\n" +
 	"\x11ABORT_CODE_CLIENT\x10\x04\x12\x17\n" +
 	"\x13ABORT_CODE_PRESUMED\x10\x05\x12\x16\n" +
-	"\x12ABORT_CODE_REFUSED\x10\x062\xb2\x04\n" +
+	"\x12ABORT_CODE_REFUSED\x10\x062\x81\x05\n" +
 	"\fTransactions\x12=\n" +
-	"\x06Submit\x12\x18.decree.v1.SubmitRequest\x1a\x19.decree.v1.SubmitResponse\x12:\n" +
+	"\x06Submit\x12\x18.decree.v1.SubmitRequest\x1a\x19.decree.v1.SubmitResponse\x12M\n" +
+	"\n" +
+	"SubmitMany\x12\x1c.decree.v1.SubmitManyRequest\x1a\x1d.decree.v1.SubmitManyResponse(\x010\x01\x12:\n" +
 	"\x05Begin\x12\x17.decree.v1.BeginRequest\x1a\x18.decree.v1.BeginResponse\x12=\n" +
 	"\x06Enlist\x12\x18.decree.v1.EnlistRequest\x1a\x19.decree.v1.EnlistResponse\x12=\n" +
 	"\x06Commit\x12\x18.decree.v1.CommitRequest\x1a\x19.decree.v1.CommitResponse\x12:\n" +
@@ -2047,7 +2363,7 @@ func file_decree_v1_transactions_proto_rawDescGZIP() []byte {
 }
 
 var file_decree_v1_transactions_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_decree_v1_transactions_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_decree_v1_transactions_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_decree_v1_transactions_proto_goTypes = []any{
 	(Wait)(0),                     // 0: decree.v1.Wait
 	(Outcome)(0),                  // 1: decree.v1.Outcome
@@ -2060,89 +2376,103 @@ var file_decree_v1_transactions_proto_goTypes = []any{
 	(*Result)(nil),                // 8: decree.v1.Result
 	(*SubmitRequest)(nil),         // 9: decree.v1.SubmitRequest
 	(*SubmitResponse)(nil),        // 10: decree.v1.SubmitResponse
-	(*BeginRequest)(nil),          // 11: decree.v1.BeginRequest
-	(*BeginResponse)(nil),         // 12: decree.v1.BeginResponse
-	(*EnlistRequest)(nil),         // 13: decree.v1.EnlistRequest
-	(*EnlistResponse)(nil),        // 14: decree.v1.EnlistResponse
-	(*BranchVote)(nil),            // 15: decree.v1.BranchVote
-	(*CommitRequest)(nil),         // 16: decree.v1.CommitRequest
-	(*CommitResponse)(nil),        // 17: decree.v1.CommitResponse
-	(*AbortRequest)(nil),          // 18: decree.v1.AbortRequest
-	(*AbortResponse)(nil),         // 19: decree.v1.AbortResponse
-	(*InquireRequest)(nil),        // 20: decree.v1.InquireRequest
-	(*InquireResponse)(nil),       // 21: decree.v1.InquireResponse
-	(*GetRequest)(nil),            // 22: decree.v1.GetRequest
-	(*GetResponse)(nil),           // 23: decree.v1.GetResponse
-	(*Branch)(nil),                // 24: decree.v1.Branch
-	(*Stamp)(nil),                 // 25: decree.v1.Stamp
-	(*Transaction)(nil),           // 26: decree.v1.Transaction
-	(*ListRequest)(nil),           // 27: decree.v1.ListRequest
-	(*ListResponse)(nil),          // 28: decree.v1.ListResponse
-	(*WatchRequest)(nil),          // 29: decree.v1.WatchRequest
-	(*WatchResponse)(nil),         // 30: decree.v1.WatchResponse
-	(*structpb.Value)(nil),        // 31: google.protobuf.Value
-	(*durationpb.Duration)(nil),   // 32: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 33: google.protobuf.Timestamp
+	(*Submission)(nil),            // 11: decree.v1.Submission
+	(*SubmissionAnswer)(nil),      // 12: decree.v1.SubmissionAnswer
+	(*Error)(nil),                 // 13: decree.v1.Error
+	(*SubmitManyRequest)(nil),     // 14: decree.v1.SubmitManyRequest
+	(*SubmitManyResponse)(nil),    // 15: decree.v1.SubmitManyResponse
+	(*BeginRequest)(nil),          // 16: decree.v1.BeginRequest
+	(*BeginResponse)(nil),         // 17: decree.v1.BeginResponse
+	(*EnlistRequest)(nil),         // 18: decree.v1.EnlistRequest
+	(*EnlistResponse)(nil),        // 19: decree.v1.EnlistResponse
+	(*BranchVote)(nil),            // 20: decree.v1.BranchVote
+	(*CommitRequest)(nil),         // 21: decree.v1.CommitRequest
+	(*CommitResponse)(nil),        // 22: decree.v1.CommitResponse
+	(*AbortRequest)(nil),          // 23: decree.v1.AbortRequest
+	(*AbortResponse)(nil),         // 24: decree.v1.AbortResponse
+	(*InquireRequest)(nil),        // 25: decree.v1.InquireRequest
+	(*InquireResponse)(nil),       // 26: decree.v1.InquireResponse
+	(*GetRequest)(nil),            // 27: decree.v1.GetRequest
+	(*GetResponse)(nil),           // 28: decree.v1.GetResponse
+	(*Branch)(nil),                // 29: decree.v1.Branch
+	(*Stamp)(nil),                 // 30: decree.v1.Stamp
+	(*Transaction)(nil),           // 31: decree.v1.Transaction
+	(*ListRequest)(nil),           // 32: decree.v1.ListRequest
+	(*ListResponse)(nil),          // 33: decree.v1.ListResponse
+	(*WatchRequest)(nil),          // 34: decree.v1.WatchRequest
+	(*WatchResponse)(nil),         // 35: decree.v1.WatchResponse
+	(*structpb.Value)(nil),        // 36: google.protobuf.Value
+	(*durationpb.Duration)(nil),   // 37: google.protobuf.Duration
+	(*anypb.Any)(nil),             // 38: google.protobuf.Any
+	(*timestamppb.Timestamp)(nil), // 39: google.protobuf.Timestamp
 }
 var file_decree_v1_transactions_proto_depIdxs = []int32{
-	31, // 0: decree.v1.NewBranch.json:type_name -> google.protobuf.Value
+	36, // 0: decree.v1.NewBranch.json:type_name -> google.protobuf.Value
 	5,  // 1: decree.v1.AbortReason.code:type_name -> decree.v1.AbortCode
 	1,  // 2: decree.v1.Result.outcome:type_name -> decree.v1.Outcome
 	7,  // 3: decree.v1.Result.reason:type_name -> decree.v1.AbortReason
 	4,  // 4: decree.v1.Result.damage:type_name -> decree.v1.Receipt
 	6,  // 5: decree.v1.SubmitRequest.branches:type_name -> decree.v1.NewBranch
-	32, // 6: decree.v1.SubmitRequest.timeout:type_name -> google.protobuf.Duration
+	37, // 6: decree.v1.SubmitRequest.timeout:type_name -> google.protobuf.Duration
 	0,  // 7: decree.v1.SubmitRequest.wait:type_name -> decree.v1.Wait
 	8,  // 8: decree.v1.SubmitResponse.result:type_name -> decree.v1.Result
-	32, // 9: decree.v1.BeginRequest.timeout:type_name -> google.protobuf.Duration
-	33, // 10: decree.v1.BeginResponse.deadline:type_name -> google.protobuf.Timestamp
-	6,  // 11: decree.v1.EnlistRequest.branch:type_name -> decree.v1.NewBranch
-	3,  // 12: decree.v1.BranchVote.vote:type_name -> decree.v1.Vote
-	15, // 13: decree.v1.CommitRequest.votes:type_name -> decree.v1.BranchVote
-	0,  // 14: decree.v1.CommitRequest.wait:type_name -> decree.v1.Wait
-	8,  // 15: decree.v1.CommitResponse.result:type_name -> decree.v1.Result
-	0,  // 16: decree.v1.AbortRequest.wait:type_name -> decree.v1.Wait
-	8,  // 17: decree.v1.AbortResponse.result:type_name -> decree.v1.Result
-	8,  // 18: decree.v1.InquireResponse.result:type_name -> decree.v1.Result
-	26, // 19: decree.v1.GetResponse.transaction:type_name -> decree.v1.Transaction
-	3,  // 20: decree.v1.Branch.vote:type_name -> decree.v1.Vote
-	4,  // 21: decree.v1.Branch.receipt:type_name -> decree.v1.Receipt
-	33, // 22: decree.v1.Branch.next_attempt:type_name -> google.protobuf.Timestamp
-	33, // 23: decree.v1.Stamp.time:type_name -> google.protobuf.Timestamp
-	2,  // 24: decree.v1.Transaction.state:type_name -> decree.v1.State
-	24, // 25: decree.v1.Transaction.branches:type_name -> decree.v1.Branch
-	32, // 26: decree.v1.Transaction.timeout:type_name -> google.protobuf.Duration
-	7,  // 27: decree.v1.Transaction.reason:type_name -> decree.v1.AbortReason
-	4,  // 28: decree.v1.Transaction.damage:type_name -> decree.v1.Receipt
-	25, // 29: decree.v1.Transaction.staged:type_name -> decree.v1.Stamp
-	25, // 30: decree.v1.Transaction.decided:type_name -> decree.v1.Stamp
-	25, // 31: decree.v1.Transaction.finished:type_name -> decree.v1.Stamp
-	2,  // 32: decree.v1.ListRequest.states:type_name -> decree.v1.State
-	26, // 33: decree.v1.ListResponse.transactions:type_name -> decree.v1.Transaction
-	26, // 34: decree.v1.WatchResponse.transaction:type_name -> decree.v1.Transaction
-	9,  // 35: decree.v1.Transactions.Submit:input_type -> decree.v1.SubmitRequest
-	11, // 36: decree.v1.Transactions.Begin:input_type -> decree.v1.BeginRequest
-	13, // 37: decree.v1.Transactions.Enlist:input_type -> decree.v1.EnlistRequest
-	16, // 38: decree.v1.Transactions.Commit:input_type -> decree.v1.CommitRequest
-	18, // 39: decree.v1.Transactions.Abort:input_type -> decree.v1.AbortRequest
-	20, // 40: decree.v1.Transactions.Inquire:input_type -> decree.v1.InquireRequest
-	22, // 41: decree.v1.Transactions.Get:input_type -> decree.v1.GetRequest
-	27, // 42: decree.v1.Transactions.List:input_type -> decree.v1.ListRequest
-	29, // 43: decree.v1.Transactions.Watch:input_type -> decree.v1.WatchRequest
-	10, // 44: decree.v1.Transactions.Submit:output_type -> decree.v1.SubmitResponse
-	12, // 45: decree.v1.Transactions.Begin:output_type -> decree.v1.BeginResponse
-	14, // 46: decree.v1.Transactions.Enlist:output_type -> decree.v1.EnlistResponse
-	17, // 47: decree.v1.Transactions.Commit:output_type -> decree.v1.CommitResponse
-	19, // 48: decree.v1.Transactions.Abort:output_type -> decree.v1.AbortResponse
-	21, // 49: decree.v1.Transactions.Inquire:output_type -> decree.v1.InquireResponse
-	23, // 50: decree.v1.Transactions.Get:output_type -> decree.v1.GetResponse
-	28, // 51: decree.v1.Transactions.List:output_type -> decree.v1.ListResponse
-	30, // 52: decree.v1.Transactions.Watch:output_type -> decree.v1.WatchResponse
-	44, // [44:53] is the sub-list for method output_type
-	35, // [35:44] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	9,  // 9: decree.v1.Submission.request:type_name -> decree.v1.SubmitRequest
+	8,  // 10: decree.v1.SubmissionAnswer.result:type_name -> decree.v1.Result
+	13, // 11: decree.v1.SubmissionAnswer.error:type_name -> decree.v1.Error
+	38, // 12: decree.v1.Error.details:type_name -> google.protobuf.Any
+	11, // 13: decree.v1.SubmitManyRequest.submissions:type_name -> decree.v1.Submission
+	12, // 14: decree.v1.SubmitManyResponse.answers:type_name -> decree.v1.SubmissionAnswer
+	37, // 15: decree.v1.BeginRequest.timeout:type_name -> google.protobuf.Duration
+	39, // 16: decree.v1.BeginResponse.deadline:type_name -> google.protobuf.Timestamp
+	6,  // 17: decree.v1.EnlistRequest.branch:type_name -> decree.v1.NewBranch
+	3,  // 18: decree.v1.BranchVote.vote:type_name -> decree.v1.Vote
+	20, // 19: decree.v1.CommitRequest.votes:type_name -> decree.v1.BranchVote
+	0,  // 20: decree.v1.CommitRequest.wait:type_name -> decree.v1.Wait
+	8,  // 21: decree.v1.CommitResponse.result:type_name -> decree.v1.Result
+	0,  // 22: decree.v1.AbortRequest.wait:type_name -> decree.v1.Wait
+	8,  // 23: decree.v1.AbortResponse.result:type_name -> decree.v1.Result
+	8,  // 24: decree.v1.InquireResponse.result:type_name -> decree.v1.Result
+	31, // 25: decree.v1.GetResponse.transaction:type_name -> decree.v1.Transaction
+	3,  // 26: decree.v1.Branch.vote:type_name -> decree.v1.Vote
+	4,  // 27: decree.v1.Branch.receipt:type_name -> decree.v1.Receipt
+	39, // 28: decree.v1.Branch.next_attempt:type_name -> google.protobuf.Timestamp
+	39, // 29: decree.v1.Stamp.time:type_name -> google.protobuf.Timestamp
+	2,  // 30: decree.v1.Transaction.state:type_name -> decree.v1.State
+	29, // 31: decree.v1.Transaction.branches:type_name -> decree.v1.Branch
+	37, // 32: decree.v1.Transaction.timeout:type_name -> google.protobuf.Duration
+	7,  // 33: decree.v1.Transaction.reason:type_name -> decree.v1.AbortReason
+	4,  // 34: decree.v1.Transaction.damage:type_name -> decree.v1.Receipt
+	30, // 35: decree.v1.Transaction.staged:type_name -> decree.v1.Stamp
+	30, // 36: decree.v1.Transaction.decided:type_name -> decree.v1.Stamp
+	30, // 37: decree.v1.Transaction.finished:type_name -> decree.v1.Stamp
+	2,  // 38: decree.v1.ListRequest.states:type_name -> decree.v1.State
+	31, // 39: decree.v1.ListResponse.transactions:type_name -> decree.v1.Transaction
+	31, // 40: decree.v1.WatchResponse.transaction:type_name -> decree.v1.Transaction
+	9,  // 41: decree.v1.Transactions.Submit:input_type -> decree.v1.SubmitRequest
+	14, // 42: decree.v1.Transactions.SubmitMany:input_type -> decree.v1.SubmitManyRequest
+	16, // 43: decree.v1.Transactions.Begin:input_type -> decree.v1.BeginRequest
+	18, // 44: decree.v1.Transactions.Enlist:input_type -> decree.v1.EnlistRequest
+	21, // 45: decree.v1.Transactions.Commit:input_type -> decree.v1.CommitRequest
+	23, // 46: decree.v1.Transactions.Abort:input_type -> decree.v1.AbortRequest
+	25, // 47: decree.v1.Transactions.Inquire:input_type -> decree.v1.InquireRequest
+	27, // 48: decree.v1.Transactions.Get:input_type -> decree.v1.GetRequest
+	32, // 49: decree.v1.Transactions.List:input_type -> decree.v1.ListRequest
+	34, // 50: decree.v1.Transactions.Watch:input_type -> decree.v1.WatchRequest
+	10, // 51: decree.v1.Transactions.Submit:output_type -> decree.v1.SubmitResponse
+	15, // 52: decree.v1.Transactions.SubmitMany:output_type -> decree.v1.SubmitManyResponse
+	17, // 53: decree.v1.Transactions.Begin:output_type -> decree.v1.BeginResponse
+	19, // 54: decree.v1.Transactions.Enlist:output_type -> decree.v1.EnlistResponse
+	22, // 55: decree.v1.Transactions.Commit:output_type -> decree.v1.CommitResponse
+	24, // 56: decree.v1.Transactions.Abort:output_type -> decree.v1.AbortResponse
+	26, // 57: decree.v1.Transactions.Inquire:output_type -> decree.v1.InquireResponse
+	28, // 58: decree.v1.Transactions.Get:output_type -> decree.v1.GetResponse
+	33, // 59: decree.v1.Transactions.List:output_type -> decree.v1.ListResponse
+	35, // 60: decree.v1.Transactions.Watch:output_type -> decree.v1.WatchResponse
+	51, // [51:61] is the sub-list for method output_type
+	41, // [41:51] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_decree_v1_transactions_proto_init() }
@@ -2160,7 +2490,7 @@ func file_decree_v1_transactions_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_decree_v1_transactions_proto_rawDesc), len(file_decree_v1_transactions_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   25,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

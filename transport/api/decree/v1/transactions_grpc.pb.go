@@ -22,15 +22,16 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Transactions_Submit_FullMethodName  = "/decree.v1.Transactions/Submit"
-	Transactions_Begin_FullMethodName   = "/decree.v1.Transactions/Begin"
-	Transactions_Enlist_FullMethodName  = "/decree.v1.Transactions/Enlist"
-	Transactions_Commit_FullMethodName  = "/decree.v1.Transactions/Commit"
-	Transactions_Abort_FullMethodName   = "/decree.v1.Transactions/Abort"
-	Transactions_Inquire_FullMethodName = "/decree.v1.Transactions/Inquire"
-	Transactions_Get_FullMethodName     = "/decree.v1.Transactions/Get"
-	Transactions_List_FullMethodName    = "/decree.v1.Transactions/List"
-	Transactions_Watch_FullMethodName   = "/decree.v1.Transactions/Watch"
+	Transactions_Submit_FullMethodName     = "/decree.v1.Transactions/Submit"
+	Transactions_SubmitMany_FullMethodName = "/decree.v1.Transactions/SubmitMany"
+	Transactions_Begin_FullMethodName      = "/decree.v1.Transactions/Begin"
+	Transactions_Enlist_FullMethodName     = "/decree.v1.Transactions/Enlist"
+	Transactions_Commit_FullMethodName     = "/decree.v1.Transactions/Commit"
+	Transactions_Abort_FullMethodName      = "/decree.v1.Transactions/Abort"
+	Transactions_Inquire_FullMethodName    = "/decree.v1.Transactions/Inquire"
+	Transactions_Get_FullMethodName        = "/decree.v1.Transactions/Get"
+	Transactions_List_FullMethodName       = "/decree.v1.Transactions/List"
+	Transactions_Watch_FullMethodName      = "/decree.v1.Transactions/Watch"
 )
 
 // TransactionsClient is the client API for Transactions service.
@@ -48,6 +49,16 @@ type TransactionsClient interface {
 	// It answers with the outcome; that a transaction aborted is an answer and not
 	// an error. Submitting a txid again joins or answers the first run.
 	Submit(ctx context.Context, in *SubmitRequest, opts ...grpc.CallOption) (*SubmitResponse, error)
+	// SubmitMany is Submit for many transactions over one stream, at a fraction of
+	// the cost of as many calls. Each submission is carried out and answered as if
+	// it had been sent alone, and none waits for another: answers come in any order.
+	//
+	// A stream that breaks says nothing about the submissions without an answer;
+	// send them again, with the same txid. A server that stops says draining: the
+	// client then closes its side, and what it has sent by then is answered. An
+	// error of the stream itself is never the answer to a submission, except that
+	// UNIMPLEMENTED, from a server without this method, means that none was read.
+	SubmitMany(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[SubmitManyRequest, SubmitManyResponse], error)
 	// Begin opens an interactive transaction, to which branches are enlisted until
 	// Commit or Abort, or until its timeout aborts it.
 	Begin(ctx context.Context, in *BeginRequest, opts ...grpc.CallOption) (*BeginResponse, error)
@@ -91,6 +102,19 @@ func (c *transactionsClient) Submit(ctx context.Context, in *SubmitRequest, opts
 	}
 	return out, nil
 }
+
+func (c *transactionsClient) SubmitMany(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[SubmitManyRequest, SubmitManyResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Transactions_ServiceDesc.Streams[0], Transactions_SubmitMany_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[SubmitManyRequest, SubmitManyResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Transactions_SubmitManyClient = grpc.BidiStreamingClient[SubmitManyRequest, SubmitManyResponse]
 
 func (c *transactionsClient) Begin(ctx context.Context, in *BeginRequest, opts ...grpc.CallOption) (*BeginResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -164,7 +188,7 @@ func (c *transactionsClient) List(ctx context.Context, in *ListRequest, opts ...
 
 func (c *transactionsClient) Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Transactions_ServiceDesc.Streams[0], Transactions_Watch_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Transactions_ServiceDesc.Streams[1], Transactions_Watch_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -196,6 +220,16 @@ type TransactionsServer interface {
 	// It answers with the outcome; that a transaction aborted is an answer and not
 	// an error. Submitting a txid again joins or answers the first run.
 	Submit(context.Context, *SubmitRequest) (*SubmitResponse, error)
+	// SubmitMany is Submit for many transactions over one stream, at a fraction of
+	// the cost of as many calls. Each submission is carried out and answered as if
+	// it had been sent alone, and none waits for another: answers come in any order.
+	//
+	// A stream that breaks says nothing about the submissions without an answer;
+	// send them again, with the same txid. A server that stops says draining: the
+	// client then closes its side, and what it has sent by then is answered. An
+	// error of the stream itself is never the answer to a submission, except that
+	// UNIMPLEMENTED, from a server without this method, means that none was read.
+	SubmitMany(grpc.BidiStreamingServer[SubmitManyRequest, SubmitManyResponse]) error
 	// Begin opens an interactive transaction, to which branches are enlisted until
 	// Commit or Abort, or until its timeout aborts it.
 	Begin(context.Context, *BeginRequest) (*BeginResponse, error)
@@ -232,6 +266,9 @@ type UnimplementedTransactionsServer struct{}
 
 func (UnimplementedTransactionsServer) Submit(context.Context, *SubmitRequest) (*SubmitResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Submit not implemented")
+}
+func (UnimplementedTransactionsServer) SubmitMany(grpc.BidiStreamingServer[SubmitManyRequest, SubmitManyResponse]) error {
+	return status.Error(codes.Unimplemented, "method SubmitMany not implemented")
 }
 func (UnimplementedTransactionsServer) Begin(context.Context, *BeginRequest) (*BeginResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Begin not implemented")
@@ -295,6 +332,13 @@ func _Transactions_Submit_Handler(srv interface{}, ctx context.Context, dec func
 	}
 	return interceptor(ctx, in, info, handler)
 }
+
+func _Transactions_SubmitMany_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(TransactionsServer).SubmitMany(&grpc.GenericServerStream[SubmitManyRequest, SubmitManyResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Transactions_SubmitManyServer = grpc.BidiStreamingServer[SubmitManyRequest, SubmitManyResponse]
 
 func _Transactions_Begin_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(BeginRequest)
@@ -474,6 +518,12 @@ var Transactions_ServiceDesc = grpc.ServiceDesc{
 		},
 	},
 	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "SubmitMany",
+			Handler:       _Transactions_SubmitMany_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
 		{
 			StreamName:    "Watch",
 			Handler:       _Transactions_Watch_Handler,

@@ -1,0 +1,459 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	spb "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	decreev1 "github.com/decree-tx/decree/transport/api/decree/v1"
+)
+
+// This file is the client's end of SubmitMany: all submissions to one node share
+// one stream. Those that arrive while a frame is sent are the next frame, so that
+// frames grow with the load, and a single submission leaves at once.
+
+const (
+	// maxStreamedBytes bounds the content of a submission that goes by the stream;
+	// a larger one is a call of its own, since it would hold up the others.
+	maxStreamedBytes = 256 << 10
+	// maxFrameBytes and maxFrame bound a frame, well below the 4 MiB that a server
+	// takes.
+	maxFrameBytes = 1 << 20
+	maxFrame      = 512
+	// firstWindow bounds the submissions without an answer until the server says how
+	// many it takes. Those beyond are sent as calls.
+	firstWindow = 256
+	// withoutStream is how long a node that could not serve the stream gets calls
+	// before it is asked again: it may have been upgraded.
+	withoutStream = time.Minute
+	// whileDraining is the same for a node that is about to stop.
+	whileDraining = time.Second
+)
+
+// errByCall says that a submission has to be sent as a call, and was not sent
+// otherwise.
+var errByCall = errors.New("to be sent as a call")
+
+// errClosing says that a stream takes nothing more.
+var errClosing = errors.New("the stream is closing")
+
+// stream is one SubmitMany stream, from its opening to its end.
+type stream struct {
+	// set once by openStream
+	endpoint *endpoint
+	cut      context.CancelCauseFunc // ends it at once
+	ready    chan struct{}           // holds a token while there is something for the sender
+
+	// encoding is held while a frame is written, which reads what callers own.
+	encoding sync.Mutex
+
+	mu      sync.Mutex
+	closing bool          // takes no more; guarded by mu
+	window  int           // bounds slots; guarded by mu
+	waiting []*submission // not yet sent; guarded by mu
+	slots   []*submission // by sequence, those without an answer; guarded by mu
+	free    []uint64      // the sequences without a submission; guarded by mu
+}
+
+// submission is one that waits for its answer.
+type submission struct {
+	message decreev1.Submission
+	size    int
+	until   time.Time // its context's deadline, or zero
+
+	sent bool          // guarded by stream.mu
+	done chan struct{} // gets a token when what follows is set
+	told *decreev1.SubmissionAnswer
+	err  error
+}
+
+// submit sends a submission by the endpoint's stream and waits for its answer. The
+// error errByCall says that it has to go the other way.
+func (e *endpoint) submit(ctx context.Context, req *decreev1.SubmitRequest) (*decreev1.Result, error) {
+	size := sizeOf(req)
+	if size > maxStreamedBytes {
+		return nil, errByCall
+	}
+	one, _ := e.spare.Get().(*submission)
+	if one == nil {
+		one = &submission{done: make(chan struct{}, 1)}
+	}
+	one.message.Request, one.size = req, size
+	one.until, _ = ctx.Deadline()
+	s, err := e.queue(ctx, one)
+	if err == nil {
+		var kept bool
+		if kept, err = s.await(ctx, one); kept {
+			return nil, err
+		}
+	}
+	var result *decreev1.Result
+	if err == nil {
+		result, err = one.outcome()
+	}
+	one.message.Request, one.told, one.err, one.sent = nil, nil, nil, false
+	e.spare.Put(one)
+	return result, err
+}
+
+// queue gives a submission to the endpoint's stream, which may have to be opened.
+func (e *endpoint) queue(ctx context.Context, one *submission) (*stream, error) {
+	for {
+		s, err := e.openStream(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if err := s.add(one); !errors.Is(err, errClosing) {
+			return s, err
+		}
+	}
+}
+
+// sizeOf is about what a request takes on the wire.
+func sizeOf(req *decreev1.SubmitRequest) int {
+	n := 64
+	for _, b := range req.GetBranches() {
+		n += 16 + len(b.GetParticipant()) + len(b.GetPayload())
+	}
+	return n
+}
+
+// outcome is what a call would have returned.
+func (one *submission) outcome() (*decreev1.Result, error) {
+	if one.err != nil {
+		return nil, one.err
+	}
+	if why := one.told.GetError(); why != nil {
+		return nil, status.ErrorProto(&spb.Status{Code: why.GetCode(), Message: why.GetMessage(), Details: why.GetDetails()})
+	}
+	r := one.told.GetResult()
+	if r.GetTxid() == "" {
+		r.Txid = one.message.GetRequest().GetTxid()
+	}
+	return r, nil
+}
+
+// openStream is the endpoint's stream, opened where there is none.
+func (e *endpoint) openStream(ctx context.Context) (*stream, error) {
+	if s, err := e.current(); s != nil || err != nil {
+		return s, err
+	}
+	if err := e.ready(ctx); err != nil {
+		return nil, err
+	}
+	e.streaming.Lock()
+	defer e.streaming.Unlock()
+	if e.stream != nil { // another was faster
+		return e.stream, nil
+	}
+	s := &stream{endpoint: e, ready: make(chan struct{}, 1), window: firstWindow}
+	ctx, s.cut = context.WithCancelCause(e.life)
+	if !e.begin(func() { s.run(ctx) }) {
+		return nil, errByCall // the client is closed: the call says so
+	}
+	e.stream = s
+	return s, nil
+}
+
+// current is the stream that is open, if there is one.
+func (e *endpoint) current() (*stream, error) {
+	e.streaming.Lock()
+	defer e.streaming.Unlock()
+	if e.stream == nil && time.Now().Before(e.callsUntil) {
+		return nil, errByCall
+	}
+	return e.stream, nil
+}
+
+// cutStream ends the endpoint's stream, if there is one: who waits for an answer
+// asks elsewhere.
+func (e *endpoint) cutStream(cause error) {
+	e.streaming.Lock()
+	defer e.streaming.Unlock()
+	if e.stream != nil {
+		e.stream.cut(cause)
+	}
+}
+
+// add queues a submission.
+func (s *stream) add(one *submission) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		return errClosing
+	}
+	if n := len(s.free); n > 0 {
+		one.message.Sequence = s.free[n-1]
+		s.free = s.free[:n-1]
+		s.slots[one.message.GetSequence()] = one
+	} else if n := len(s.slots); n < s.window {
+		one.message.Sequence = uint64(n)
+		s.slots = append(s.slots, one)
+	} else {
+		return errByCall
+	}
+	s.waiting = append(s.waiting, one)
+	signal(s.ready)
+	return nil
+}
+
+// signal leaves a token.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// await returns when the submission is answered, or with an error if ctx ends
+// first. kept says that the stream still holds it.
+func (s *stream) await(ctx context.Context, one *submission) (kept bool, err error) {
+	select {
+	case <-one.done:
+		return false, nil
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	if !s.holds(one) {
+		s.mu.Unlock()
+		<-one.done // just answered
+		return false, nil
+	}
+	if one.sent {
+		s.mu.Unlock()
+		s.encoding.Lock() // the caller may change its payload after this
+		defer s.encoding.Unlock()
+		return true, status.FromContextError(ctx.Err()).Err()
+	}
+	defer s.mu.Unlock()
+	s.waiting = slices.DeleteFunc(s.waiting, func(w *submission) bool { return w == one })
+	s.release(one.message.GetSequence())
+	return false, &unreachableError{address: s.endpoint.address, state: s.endpoint.conn.GetState(), err: ctx.Err()}
+}
+
+// holds reports whether the submission is not yet answered; mu is held.
+func (s *stream) holds(one *submission) bool {
+	n := one.message.GetSequence()
+	return n < uint64(len(s.slots)) && s.slots[n] == one
+}
+
+// release frees a sequence; mu is held.
+func (s *stream) release(sequence uint64) {
+	s.slots[sequence] = nil
+	s.free = append(s.free, sequence)
+}
+
+// run serves the stream until it ends.
+func (s *stream) run(ctx context.Context) {
+	defer s.cut(nil)
+	wire, err := decreev1.NewTransactionsClient(s.endpoint.conn).SubmitMany(ctx)
+	if err != nil {
+		s.end(err, nil)
+		return
+	}
+	var sender sync.WaitGroup
+	sender.Go(func() { s.send(ctx, wire) })
+	err = s.receive(wire)
+	s.end(err, context.Cause(ctx))
+	s.cut(nil)
+	sender.Wait()
+}
+
+type wire = grpc.BidiStreamingClient[decreev1.SubmitManyRequest, decreev1.SubmitManyResponse]
+
+// send sends until ctx ends, or the stream is closing and nothing waits.
+func (s *stream) send(ctx context.Context, w wire) {
+	for {
+		select {
+		case <-s.ready:
+		case <-ctx.Done():
+			return
+		}
+		runtime.Gosched() // whoever is about to submit may join the frame
+		if last, err := s.sendWaiting(w); err != nil {
+			s.cut(err)
+			return
+		} else if last {
+			w.CloseSend() //nolint:errcheck,gosec // receive hears of it
+			return
+		}
+	}
+}
+
+// sendWaiting sends what waits, and tells whether nothing can follow. Where it
+// fails, receive hears why.
+func (s *stream) sendWaiting(w wire) (last bool, err error) {
+	for {
+		message, last, err := s.encode(w)
+		if err != nil || message == nil {
+			return last, err
+		}
+		if err := w.SendMsg(message); err != nil {
+			return false, err //nolint:wrapcheck // its cause comes from receive
+		}
+	}
+}
+
+// encode writes the next frame; nil where nothing waits.
+func (s *stream) encode(w wire) (message *grpc.PreparedMsg, last bool, err error) {
+	s.encoding.Lock()
+	defer s.encoding.Unlock()
+	frame, last := s.next()
+	if frame == nil {
+		return nil, last, nil
+	}
+	message = &grpc.PreparedMsg{}
+	return message, false, message.Encode(w, frame) //nolint:wrapcheck // as above
+}
+
+// next takes the next frame from what waits; nil where nothing does, and last
+// where nothing will.
+func (s *stream) next() (frame *decreev1.SubmitManyRequest, last bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, size := 0, 0
+	for n < min(len(s.waiting), maxFrame) && size < maxFrameBytes {
+		size += s.waiting[n].size
+		n++
+	}
+	if n == 0 {
+		return nil, s.closing
+	}
+	frame = &decreev1.SubmitManyRequest{Submissions: make([]*decreev1.Submission, n)}
+	now := time.Now()
+	for i, one := range s.waiting[:n] {
+		one.sent = true
+		one.message.PatienceUs = patience(now, one.until)
+		frame.Submissions[i] = &one.message
+	}
+	s.waiting = slices.Delete(s.waiting, 0, n)
+	return frame, false
+}
+
+// patience is the time left, in microseconds; 0 is for ever.
+func patience(now, until time.Time) uint64 {
+	if until.IsZero() {
+		return 0
+	}
+	return uint64(max(1, until.Sub(now).Microseconds())) //nolint:gosec // positive
+}
+
+// receive hands out answers until the stream ends.
+func (s *stream) receive(w wire) error {
+	var told []*submission
+	for {
+		frame, err := w.Recv()
+		if err != nil {
+			return err //nolint:wrapcheck // end judges it
+		}
+		if n := frame.GetWindow(); n > 0 {
+			s.widen(int(n))
+		}
+		told = s.match(told[:0], frame.GetAnswers())
+		for _, one := range told {
+			one.done <- struct{}{}
+		}
+		clear(told)
+		if frame.GetDraining() {
+			s.close()
+		}
+	}
+}
+
+// widen takes the server's word for how many it reads.
+func (s *stream) widen(window int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.window = window
+}
+
+// match appends the submissions that are answered. An answer to none is that of a
+// server that is wrong, and is ignored.
+func (s *stream) match(told []*submission, answers []*decreev1.SubmissionAnswer) []*submission {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, a := range answers {
+		if a.GetSequence() >= uint64(len(s.slots)) || s.slots[a.GetSequence()] == nil {
+			continue
+		}
+		one := s.slots[a.GetSequence()]
+		one.told = a
+		s.release(a.GetSequence())
+		told = append(told, one)
+	}
+	return told
+}
+
+// close has the stream take nothing more, and ends it once all is answered.
+func (s *stream) close() {
+	s.forget(whileDraining)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closing = true
+	signal(s.ready)
+}
+
+// forget makes this stream no longer the endpoint's. For some time its submissions
+// are calls then.
+func (s *stream) forget(calls time.Duration) {
+	e := s.endpoint
+	e.streaming.Lock()
+	defer e.streaming.Unlock()
+	if e.stream == s {
+		e.stream = nil
+	}
+	if calls > 0 {
+		e.callsUntil = time.Now().Add(calls)
+	}
+}
+
+// end tells all who wait that the stream has ended: of a submission that was sent,
+// nothing is known.
+func (s *stream) end(err, cause error) {
+	unsent, sent, calls := s.verdict(err, cause)
+	s.forget(calls)
+	s.encoding.Lock() // what is being written is not the callers' again before it is
+	defer s.encoding.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closing = true
+	for _, one := range s.slots {
+		if one == nil {
+			continue
+		}
+		if one.err = unsent; one.sent {
+			one.err = sent
+		}
+		one.done <- struct{}{}
+	}
+	s.slots, s.waiting = nil, nil
+}
+
+// verdict is what the end of the stream means for what was not sent and for what
+// was, and for how long the node gets calls. An error that calls meet in their own
+// way, with a definite answer perhaps, is theirs to find out.
+func (s *stream) verdict(err, cause error) (unsent, sent error, calls time.Duration) {
+	if cause != nil {
+		err = fmt.Errorf("%w (%w)", cause, err)
+	}
+	unsent = &unreachableError{address: s.endpoint.address, state: s.endpoint.conn.GetState(), err: err}
+	sent = &Error{Reason: ErrUnavailable, Code: codes.Unavailable,
+		Message: fmt.Sprintf("the stream to %s broke: %v", s.endpoint.address, err)}
+	switch status.Code(err) {
+	case codes.OK, codes.Unavailable, codes.Canceled, codes.Unknown:
+		return unsent, sent, 0
+	case codes.Unimplemented:
+		return errByCall, errByCall, withoutStream
+	default:
+		return errByCall, sent, withoutStream
+	}
+}
