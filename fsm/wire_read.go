@@ -4,6 +4,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/decree-tx/decree/fsm/fsmpb"
@@ -17,15 +18,16 @@ import (
 
 // cursor reads one message.
 type cursor struct {
-	rest []byte
+	b    []byte
+	at   int    // what is left begins here
 	last uint64 // tag
 	odd  bool   // something is not as it was written; the cursor is at its end
 }
 
-func (c *cursor) more() bool { return len(c.rest) > 0 }
+func (c *cursor) more() bool { return c.at < len(c.b) }
 
 // stop is what every doubt comes to.
-func (c *cursor) stop() { c.odd, c.rest = true, nil }
+func (c *cursor) stop() { c.odd, c.at = true, len(c.b) }
 
 // tag reads the next field's tag. Only a repeated field may have that of the field
 // before.
@@ -38,19 +40,18 @@ func (c *cursor) tag(repeated uint64) uint64 {
 	return t
 }
 
-func (c *cursor) uint() (v uint64) {
-	for shift := 0; shift < 64 && shift/7 < len(c.rest); shift += 7 {
-		b := c.rest[shift/7]
-		if v |= uint64(b&0x7f) << shift; b < 0x80 {
-			if shift == 63 && b > 1 {
-				break // more than 64 bits
-			}
-			c.rest = c.rest[shift/7+1:]
-			return v
-		}
+func (c *cursor) uint() uint64 {
+	if c.more() && c.b[c.at] < 0x80 {
+		c.at++
+		return uint64(c.b[c.at-1])
 	}
-	c.stop()
-	return 0
+	v, n := protowire.ConsumeVarint(c.b[c.at:])
+	if n < 0 {
+		c.stop()
+		return 0
+	}
+	c.at += n
+	return v
 }
 
 // atMost reads a number with a bound.
@@ -64,12 +65,13 @@ func (c *cursor) atMost(n uint64) uint64 {
 
 func (c *cursor) bytes() []byte {
 	n := c.uint()
-	if n > uint64(len(c.rest)) {
+	if n > uint64(len(c.b)-c.at) {
 		c.stop()
 		return nil
 	}
-	b := c.rest[:n:n]
-	c.rest = c.rest[n:]
+	end := c.at + int(n)
+	b := c.b[c.at:end:end]
+	c.at = end
 	return b
 }
 
@@ -136,7 +138,7 @@ func (all names) share(b []byte) (string, bool) {
 
 // readEntry reads an entry, the rarer commands in it through the generated types.
 func readEntry(b []byte, known names) (e Entry, ok bool) {
-	c := cursor{rest: b}
+	c := cursor{b: b}
 	e.Commands = make([]Command, 0, c.count(tagCommand))
 	version := uint64(0)
 	for c.more() {
@@ -173,7 +175,7 @@ func leadsAlone(commands []Command) bool {
 }
 
 func readCommand(b []byte, known names) (Command, bool) {
-	c := cursor{rest: b}
+	c := cursor{b: b}
 	tag := uint64(0)
 	if c.more() {
 		tag = c.tag(0)
@@ -199,7 +201,7 @@ func readCommand(b []byte, known names) (Command, bool) {
 }
 
 func readStage(b []byte, known names) (s txn.Stage, ok bool) {
-	c := cursor{rest: b}
+	c := cursor{b: b}
 	for c.more() {
 		switch c.tag(tagBranches) {
 		case tagTxid:
@@ -208,7 +210,7 @@ func readStage(b []byte, known names) (s txn.Stage, ok bool) {
 			s.Interactive = c.atMost(1) == 1
 		case tagBranches:
 			if s.Branches == nil {
-				s.Branches = make([]txn.Branch, 0, min(cursor{rest: b}.count(tagBranches), txn.MaxBranches))
+				s.Branches = make([]txn.Branch, 0, min(cursor{b: b}.count(tagBranches), txn.MaxBranches))
 			}
 			c.branch(&s.Branches, known)
 		case tagTimeout:
@@ -255,7 +257,7 @@ func ownPayloads(branches []txn.Branch) {
 
 // branch reads a Branch and appends it; its payload is still a part of the input.
 func (c *cursor) branch(to *[]txn.Branch, known names) {
-	in := cursor{rest: c.bytes()}
+	in := cursor{b: c.bytes()}
 	var b txn.Branch
 	digest := false
 	for in.more() {
@@ -290,7 +292,7 @@ func (c *cursor) branch(to *[]txn.Branch, known names) {
 }
 
 func readDecide(b []byte) (d txn.Decide, ok bool) {
-	c := cursor{rest: b}
+	c := cursor{b: b}
 	for c.more() {
 		switch c.tag(0) {
 		case tagTxid:
@@ -300,7 +302,7 @@ func readDecide(b []byte) (d txn.Decide, ok bool) {
 		case tagDecideReason:
 			d.Reason = c.reason()
 		case tagReadOnly:
-			for in := (cursor{rest: c.bytes()}); in.more(); {
+			for in := (cursor{b: c.bytes()}); in.more(); {
 				d.ReadOnly = append(d.ReadOnly, in.branchNumber())
 				if in.odd || len(d.ReadOnly) > txn.MaxBranches {
 					c.stop()
@@ -323,7 +325,7 @@ func (c *cursor) branchNumber() int {
 }
 
 func (c *cursor) reason() (r txn.Reason) {
-	in := cursor{rest: c.bytes()}
+	in := cursor{b: c.bytes()}
 	for in.more() {
 		switch in.tag(0) {
 		case tagReasonCode:
@@ -347,14 +349,14 @@ func (c *cursor) reason() (r txn.Reason) {
 }
 
 func readAcknowledge(b []byte) (a txn.Acknowledge, ok bool) {
-	c := cursor{rest: b}
+	c := cursor{b: b}
 	for c.more() {
 		switch c.tag(tagReceipts) {
 		case tagTxid:
 			a.ID = c.txid()
 		case tagReceipts:
 			if a.Receipts == nil {
-				a.Receipts = make([]txn.BranchReceipt, 0, min(cursor{rest: b}.count(tagReceipts), txn.MaxBranches))
+				a.Receipts = make([]txn.BranchReceipt, 0, min(cursor{b: b}.count(tagReceipts), txn.MaxBranches))
 			}
 			if len(a.Receipts) == txn.MaxBranches {
 				c.stop()
@@ -369,7 +371,7 @@ func readAcknowledge(b []byte) (a txn.Acknowledge, ok bool) {
 }
 
 func (c *cursor) receipt() (r txn.BranchReceipt) {
-	in := cursor{rest: c.bytes()}
+	in := cursor{b: c.bytes()}
 	for in.more() {
 		switch in.tag(0) {
 		case tagReceiptBranch:
@@ -390,7 +392,7 @@ func (c *cursor) receipt() (r txn.BranchReceipt) {
 // it may overwrite, and reports whether it was one. It does not ask whether such a
 // transaction can be. Payloads are still a part of the input.
 func readTransaction(b []byte, known names, t *txn.Transaction) bool {
-	out := cursor{rest: b}
+	out := cursor{b: b}
 	if !out.more() || out.tag(0) != tagTransaction {
 		return false
 	}
@@ -398,7 +400,7 @@ func readTransaction(b []byte, known names, t *txn.Transaction) bool {
 	if out.odd || out.more() {
 		return false
 	}
-	c := cursor{rest: b}
+	c := cursor{b: b}
 	*t = txn.Transaction{Branches: t.Branches[:0]}
 	for c.more() {
 		switch c.tag(tagTransactionBranch) {
@@ -412,7 +414,7 @@ func readTransaction(b []byte, known names, t *txn.Transaction) bool {
 			c.fill(t.Fingerprint[:])
 		case tagTransactionBranch:
 			if t.Branches == nil {
-				t.Branches = make([]txn.Branch, 0, min(cursor{rest: b}.count(tagTransactionBranch), txn.MaxBranches))
+				t.Branches = make([]txn.Branch, 0, min(cursor{b: b}.count(tagTransactionBranch), txn.MaxBranches))
 			}
 			c.branch(&t.Branches, known)
 		case tagTransactionTime:
@@ -436,7 +438,7 @@ func readTransaction(b []byte, known names, t *txn.Transaction) bool {
 }
 
 func (c *cursor) stamp() (s txn.Stamp) {
-	in := cursor{rest: c.bytes()}
+	in := cursor{b: c.bytes()}
 	for in.more() {
 		switch in.tag(0) {
 		case tagIndex:
