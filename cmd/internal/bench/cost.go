@@ -77,5 +77,6 @@ const (
 	leading       role = "leader"
 	following     role = "followers"
 	participating role = "participants"
-	asking        role = "clients" // this process
+	asking        role = "clients"   // this process
+	idling        role = "bystander" // not of the cluster: bare Raft, while decree is measured
 )

@@ -7,7 +7,9 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/structpb"
@@ -29,42 +31,42 @@ const (
 	pollPause = 20 * time.Millisecond
 )
 
-// ground is the cluster under load: the nodes and the services that take part.
+// ground is the cluster under load: the nodes and the services that take part. Of a
+// cluster that somebody else runs it has clients only.
 type ground struct {
-	fleet    *fleet.Fleet
+	fleet    *fleet.Fleet // nil where the cluster is somebody else's
 	cluster  fleet.Cluster
 	services []*fleet.Process
+	ports    *ports
 	debug    map[string]string // where each process serves its profiles, by its name
 	clients  []*client.Client
 }
 
-// newGround starts three nodes and the participants, registers these, and waits until
-// the leader reaches them. Close what it returns, with an error too.
+// newGround starts nodes and participants, registers these, and waits until the leader
+// reaches them. Close what it returns, with an error too.
 func newGround(ctx context.Context, cfg Config) (*ground, error) {
 	g := &ground{debug: map[string]string{}}
+	if len(cfg.Endpoints) > 0 {
+		return g, g.dial(cfg.Endpoints, cfg.Connections)
+	}
 	var err error
 	if g.fleet, err = fleet.New(fleet.Config{Binary: cfg.Binary, Dir: cfg.Dir}); err != nil {
 		return g, err
 	}
-	ports, err := newPorts()
-	if err != nil {
+	if g.ports, err = newPorts(); err != nil {
 		return g, err
 	}
-	if err := g.startNodes(cfg, ports); err != nil {
+	if err := g.startNodes(cfg); err != nil {
+		return g, err
+	}
+	if err := g.dial(g.cluster.Endpoints(), cfg.Connections); err != nil {
 		return g, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	addresses, err := g.startServices(ctx, cfg, ports)
+	addresses, err := g.startServices(ctx, cfg)
 	if err != nil {
 		return g, g.explain(err)
-	}
-	for range cfg.Connections {
-		c, err := client.New(client.Config{Endpoints: g.cluster.Endpoints()})
-		if err != nil {
-			return g, err
-		}
-		g.clients = append(g.clients, c)
 	}
 	for i, name := range names(cfg.ParticipantsCount) {
 		if err := g.register(ctx, name, addresses[i%len(addresses)]); err != nil {
@@ -74,42 +76,79 @@ func newGround(ctx context.Context, cfg Config) (*ground, error) {
 	return g, nil
 }
 
-// ports are those of a run: the fleet's own, and as many again for profiles.
-type ports struct {
-	fleet, debug fleet.Port
-	used         int // of debug
+// dial makes the SDK clients.
+func (g *ground) dial(endpoints []string, count int) error {
+	for range count {
+		c, err := client.New(client.Config{Endpoints: endpoints})
+		if err != nil {
+			return err
+		}
+		g.clients = append(g.clients, c)
+	}
+	return nil
 }
 
-// portsApart is how far one fleet's ports reach.
-const portsApart = 400
+// ports are those of a run: the fleet's own, and more for what a fleet knows nothing
+// of.
+type ports struct {
+	fleet fleet.Port
+	more  []fleet.Port // each is good for portsEach
+	used  int
+}
+
+const (
+	// portsApart is how far one fleet's ports reach.
+	portsApart = 400
+	// portsEach is how many service ports of a fleet are known to be free.
+	portsEach = 9
+)
 
 func newPorts() (*ports, error) {
 	first, err := fleet.FreePort(0)
-	if err != nil {
-		return nil, err
-	}
-	for {
-		second, err := fleet.FreePort(0)
+	return &ports{fleet: first}, err
+}
+
+// next is another address.
+func (p *ports) next() (string, error) {
+	if p.used%portsEach == 0 {
+		port, err := p.apart()
 		if err != nil {
-			return nil, err
+			return "", err
 		}
-		if second < first-portsApart || second > first+portsApart {
-			return &ports{fleet: first, debug: second}, nil
+		p.more = append(p.more, port)
+	}
+	p.used++
+	return p.more[len(p.more)-1].Service((p.used-1)%portsEach + 1), nil
+}
+
+// apart is a free port away from all others.
+func (p *ports) apart() (fleet.Port, error) {
+	for {
+		port, err := fleet.FreePort(0)
+		if err != nil {
+			return 0, err
+		}
+		near := func(other fleet.Port) bool { return port > other-portsApart && port < other+portsApart }
+		if !near(p.fleet) && !slices.ContainsFunc(p.more, near) {
+			return port, nil
 		}
 	}
 }
 
-// profiles is another address to serve profiles at.
-func (p *ports) profiles() string {
-	p.used++
-	return p.debug.Service(p.used)
-}
-
-func (g *ground) startNodes(cfg Config, p *ports) (err error) {
-	g.cluster, err = g.fleet.StartClusterWith(p.fleet, fleet.Options{
-		Args: cfg.ServerArgs,
+func (g *ground) startNodes(cfg Config) error {
+	var addresses []string
+	for range cfg.Nodes {
+		address, err := g.ports.next()
+		if err != nil {
+			return err
+		}
+		addresses = append(addresses, address)
+	}
+	var err error
+	g.cluster, err = g.fleet.StartClusterWith(g.ports.fleet, fleet.Options{
+		Nodes: cfg.Nodes, Args: cfg.ServerArgs,
 		Env: func(id string) []string {
-			g.debug[id] = p.profiles()
+			g.debug[id] = addresses[len(g.debug)]
 			return []string{"DECREE_DEBUG_LISTEN=" + g.debug[id]}
 		},
 	})
@@ -117,15 +156,16 @@ func (g *ground) startNodes(cfg Config, p *ports) (err error) {
 }
 
 // startServices starts the participants' processes and gives their addresses.
-func (g *ground) startServices(ctx context.Context, cfg Config, p *ports) ([]string, error) {
+func (g *ground) startServices(ctx context.Context, cfg Config) ([]string, error) {
 	var addresses []string
 	for n := 1; n <= min(ServiceProcesses, cfg.ParticipantsCount); n++ {
-		name, address := "service-"+strconv.Itoa(n), p.fleet.Service(n)
+		name := "service-" + strconv.Itoa(n)
 		args := []string{cfg.Participants}
 		if cfg.Participants == KV {
 			args = append(args, "--path", filepath.Join(g.fleet.Dir(), name+".db"))
 		}
-		if err := g.startService(ctx, p, name, address, args...); err != nil {
+		address, err := g.startService(ctx, name, args...)
+		if err != nil {
 			return nil, err
 		}
 		addresses = append(addresses, address)
@@ -133,16 +173,22 @@ func (g *ground) startServices(ctx context.Context, cfg Config, p *ports) ([]str
 	return addresses, nil
 }
 
-// startService starts one participant's process and waits until it listens.
-func (g *ground) startService(ctx context.Context, p *ports, name, address string, args ...string) error {
-	g.debug[name] = p.profiles()
-	args = append([]string{"participant"}, append(args, "--listen", address, "--debug-listen", g.debug[name])...)
+// startService starts one participant's process, waits until it listens, and gives its
+// address.
+func (g *ground) startService(ctx context.Context, name string, args ...string) (string, error) {
+	profiles, err := g.ports.next()
+	if err != nil {
+		return "", err
+	}
+	g.debug[name] = profiles
+	address := g.ports.fleet.Service(len(g.services) + 1)
+	args = append([]string{"participant"}, append(args, "--listen", address, "--debug-listen", profiles)...)
 	process, err := g.fleet.Start(name, args...)
 	if err != nil {
-		return err
+		return "", err
 	}
 	g.services = append(g.services, process)
-	return poll(ctx, name+" to listen", func() (bool, error) {
+	return address, poll(ctx, name+" to listen", func() (bool, error) {
 		if !process.Alive() {
 			return false, fmt.Errorf("%s has ended", name)
 		}
@@ -156,15 +202,23 @@ func (g *ground) startService(ctx context.Context, p *ports, name, address strin
 
 // register tells the cluster of a participant and waits until the leader reaches it.
 func (g *ground) register(ctx context.Context, name, address string) error {
-	target := map[string]*structpb.Value{"target": structpb.NewStringValue(address)}
-	p := &decreev1.Participant{Name: name, Driver: "grpc", Config: &structpb.Struct{Fields: target}}
-	if _, err := g.clients[0].PutParticipant(ctx, p); err != nil {
-		return fmt.Errorf("register %s: %w", name, err)
+	if err := g.put(ctx, name, address); err != nil {
+		return err
 	}
 	return poll(ctx, name+" to answer", func() (bool, error) {
 		found, err := g.clients[0].CheckParticipant(ctx, name)
 		return found.GetReachable(), err
 	})
+}
+
+// put tells the cluster of a participant.
+func (g *ground) put(ctx context.Context, name, address string) error {
+	target := map[string]*structpb.Value{"target": structpb.NewStringValue(address)}
+	p := &decreev1.Participant{Name: name, Driver: "grpc", Config: &structpb.Struct{Fields: target}}
+	if _, err := g.clients[0].PutParticipant(ctx, p); err != nil {
+		return fmt.Errorf("register %s: %w", name, err)
+	}
+	return nil
 }
 
 // explain adds what the processes logged to an error of the start.
@@ -201,13 +255,18 @@ func (g *ground) read(ctx context.Context) (reading, error) {
 		return r, err
 	}
 	r.at = time.Now()
+	if r.process[own], err = usageOf(os.Getpid()); err != nil || g.fleet == nil {
+		return r, err
+	}
 	for _, p := range g.fleet.Processes() {
+		if !p.Alive() {
+			continue // killed on purpose
+		}
 		if r.process[p.Name()], err = usageOf(p.PID()); err != nil {
 			return r, err
 		}
 	}
-	r.process[own], err = usageOf(os.Getpid())
-	return r, err
+	return r, nil
 }
 
 // roleOf is a process's part, while a node leads.
@@ -220,6 +279,8 @@ func (g *ground) roleOf(name, leader string) role {
 		return leading
 	case isNode:
 		return following
+	case strings.HasPrefix(name, bareNode):
+		return idling
 	default:
 		return participating
 	}

@@ -6,26 +6,62 @@ import (
 	hdr "github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// Report is what a run measured: what -o json prints, as one object.
+// Report is what a run measured: what -o json prints, as one object. Latencies are in
+// microseconds, shares from 0 to 1.
 type Report struct {
 	Version string    `json:"version"` // of the binary under load
 	Started time.Time `json:"started"`
 	Machine Machine   `json:"machine"`
 	Setting Setting   `json:"setting"`
-	Result  Measured  `json:"result"`
+
+	// Steps are the loads in the order of the ramp, each with all of its rounds.
+	Steps []StepReport `json:"steps,omitempty"`
+	// Failovers are what became of the load when the leader fell, a round each.
+	Failovers []Failover `json:"failovers,omitempty"`
+	// Stuck is what others feel of transactions that wait, a round each.
+	Stuck []Stuck `json:"stuck,omitempty"`
 }
 
 // Setting is what was asked for.
 type Setting struct {
-	Clients           int     `json:"clients"`
-	Connections       int     `json:"connections"`
-	Branches          int     `json:"branches"`
-	PayloadBytes      int     `json:"payload_bytes"`
-	Wait              string  `json:"wait"` // decision or delivery
-	Participants      string  `json:"participants"`
+	Own               bool    `json:"own_cluster"` // started for the run, on this machine
+	Nodes             int     `json:"nodes,omitempty"`
+	ServerArgs        string  `json:"server_args,omitempty"`
+	Participants      string  `json:"participants"` // trivial, kv, or the names of others
 	ParticipantsCount int     `json:"participants_count"`
+	Branches          int     `json:"branches"`
+	PayloadBytes      int     `json:"payload_bytes,omitempty"`
+	Abort             float64 `json:"abort"`
+	ReadOnly          float64 `json:"read_only"`
+	Wait              string  `json:"wait"` // decision or delivery
+	Connections       int     `json:"connections"`
+	InFlight          int     `json:"in_flight"` // at most, in an open loop
 	WarmupSeconds     float64 `json:"warmup_s"`
 	DurationSeconds   float64 `json:"duration_s"`
+	Rounds            int     `json:"rounds"`
+}
+
+// StepReport is one load.
+type StepReport struct {
+	Step
+	Rounds  []Round `json:"rounds"`
+	Summary Summary `json:"summary"`
+}
+
+// Round is one measurement of a load, and of bare Raft just before it.
+type Round struct {
+	Bare   *Bare    `json:"bare,omitempty"`
+	Decree Measured `json:"decree"`
+}
+
+// Bare is what Raft does with nothing around it, for as many callers in the leader's
+// own process.
+type Bare struct {
+	Callers    int     `json:"callers"`
+	EntryBytes int     `json:"entry_bytes"`
+	Throughput float64 `json:"entries_per_s"`
+	Failed     uint64  `json:"failed"`
+	Latency    Latency `json:"latency_us"`
 }
 
 // Measured is what was seen in one span of time.
@@ -35,14 +71,16 @@ type Measured struct {
 	Committed  uint64  `json:"committed"`
 	Aborted    uint64  `json:"aborted"`
 	Failed     uint64  `json:"failed"` // no outcome in time
+	Shed       uint64  `json:"shed"`   // due in an open loop and never begun
 	Fault      string  `json:"fault,omitempty"`
 
 	Latency Latency `json:"latency_us"`
-	// CPU is in microseconds a transaction, of all processes and by their roles.
-	CPU CPU `json:"cpu_us_per_tx"`
-	Log Log `json:"log"`
+	// CPU is in microseconds a transaction; absent where the cluster is somebody
+	// else's.
+	CPU *CPU `json:"cpu_us_per_tx,omitempty"`
+	Log Log  `json:"log"`
 
-	// Leader led at the span's end; Leaders is how many led in it.
+	// Leader led at the span's end, after so many elections in it.
 	Leader    string `json:"leader"`
 	Elections uint64 `json:"elections"`
 }
@@ -88,32 +126,48 @@ func (g *ground) measured(c *counted, from, to reading) Measured {
 	done := c.done()
 	m := Measured{
 		Seconds: span.Seconds(), Throughput: float64(done) / span.Seconds(),
-		Committed: c.answers[committed], Aborted: c.answers[aborted], Failed: c.answers[failed],
+		Committed: c.answers[committed], Aborted: c.answers[aborted], Failed: c.answers[failed], Shed: c.shed,
 		Latency: latencyOf(c.latency),
 		Leader:  to.leader.GetLeader(), Elections: to.leader.GetEpoch() - from.leader.GetEpoch(),
+	}
+	if c.fault != nil {
+		m.Fault = c.fault.Error()
 	}
 	if done == 0 {
 		return m
 	}
 	each := func(n float64) float64 { return n / float64(done) }
-	for name, after := range to.process {
-		before := from.process[name]
-		us := each(float64((after.cpu - before.cpu).Microseconds()))
-		m.CPU.All += us
-		switch g.roleOf(name, m.Leader) {
-		case leading:
-			m.CPU.Leader += us
-			m.Log.DiskBytes = each(float64(after.written - before.written))
-		case following:
-			m.CPU.Followers += us
-		case participating:
-			m.CPU.Participants += us
-		case asking:
-			m.CPU.Clients += us
-		}
-	}
 	if m.Elections == 0 { // another node counts from its own start
 		m.Log.Entries = each(float64(to.leader.GetEntries() - from.leader.GetEntries()))
 	}
+	if g.fleet == nil {
+		return m
+	}
+	m.CPU = &CPU{}
+	for name, after := range to.process {
+		before := from.process[name]
+		part := g.roleOf(name, m.Leader)
+		m.CPU.add(part, each(float64((after.cpu - before.cpu).Microseconds())))
+		if part == leading {
+			m.Log.DiskBytes = each(float64(after.written - before.written))
+		}
+	}
 	return m
+}
+
+// add counts a process's share to its role.
+func (c *CPU) add(part role, us float64) {
+	switch part {
+	case leading:
+		c.Leader += us
+	case following:
+		c.Followers += us
+	case participating:
+		c.Participants += us
+	case asking:
+		c.Clients += us
+	case idling:
+		return
+	}
+	c.All += us
 }

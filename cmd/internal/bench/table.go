@@ -61,26 +61,156 @@ func thousands(n float64) string {
 
 // Write shows a report to people.
 func (r *Report) Write(w io.Writer) error {
-	s, m := r.Setting, r.Result
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	row := func(name, format string, args ...any) {
-		fmt.Fprintf(table, "%s\t%s\n", name, fmt.Sprintf(format, args...))
+	t := &sheet{table: tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)}
+	m := r.Machine
+	t.row("machine", "%d x %s, Linux %s, %s, fsync %s, %s", m.Cores, m.Processor, m.Kernel, m.FileSystem, micros(m.SyncMicros), m.Go)
+	t.row("load", "%s", r.Setting.describe())
+	switch {
+	case len(r.Failovers) > 0:
+		t.failovers(r.Failovers)
+	case len(r.Stuck) > 0:
+		t.stuck(r.Stuck)
+	case len(r.Steps) == 1:
+		t.step(r.Steps[0])
+	default:
+		t.ramp(r.Steps)
 	}
-	row("machine", "%d x %s, Linux %s, %s, fsync %s, %s", r.Machine.Cores, r.Machine.Processor, r.Machine.Kernel,
-		r.Machine.FileSystem, micros(r.Machine.SyncMicros), r.Machine.Go)
-	row("load", "%d clients, %d branches of %d bytes at %d %s participants, answered at the %s, %.0fs",
-		s.Clients, s.Branches, s.PayloadBytes, s.ParticipantsCount, s.Participants, s.Wait, m.Seconds)
-	row("rate", "%s tx/s: %d committed, %d aborted, %d failed", thousands(m.Throughput), m.Committed, m.Aborted, m.Failed)
-	if m.Fault != "" {
-		row("", "the last to fail: %s", m.Fault)
+	return t.table.Flush()
+}
+
+func (s Setting) describe() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d branches", s.Branches)
+	if s.PayloadBytes > 0 {
+		fmt.Fprintf(&b, " of %d bytes", s.PayloadBytes)
 	}
-	row("latency", "p50 %s  p90 %s  p99 %s  p99.9 %s  max %s", micros(m.Latency.P50), micros(m.Latency.P90),
-		micros(m.Latency.P99), micros(m.Latency.P999), micros(m.Latency.Max))
-	row("cpu", "%.0f us a transaction: leader (%s) %.0f, followers %.0f, participants %.0f, clients %.0f",
-		m.CPU.All, m.Leader, m.CPU.Leader, m.CPU.Followers, m.CPU.Participants, m.CPU.Clients)
-	row("log", "%.3f entries a transaction; %.0f bytes to the leader's disk", m.Log.Entries, m.Log.DiskBytes)
-	if m.Elections > 0 {
-		row("", "%d elections: the leader's share is not one node's", m.Elections)
+	if s.Own {
+		fmt.Fprintf(&b, " at %d %s participants, %d nodes", s.ParticipantsCount, s.Participants, s.Nodes)
+	} else {
+		fmt.Fprintf(&b, " at %s", s.Participants)
 	}
-	return table.Flush()
+	fmt.Fprintf(&b, ", answered at the %s", s.Wait)
+	if s.Abort > 0 || s.ReadOnly > 0 {
+		fmt.Fprintf(&b, ", %.3g%% to abort, %.3g%% read-only", 100*s.Abort, 100*s.ReadOnly)
+	}
+	fmt.Fprintf(&b, "; %.3gs after %.3gs", s.DurationSeconds, s.WarmupSeconds)
+	if s.Rounds > 1 {
+		fmt.Fprintf(&b, ", medians of %d rounds (least to most)", s.Rounds)
+	}
+	return b.String()
+}
+
+// sheet is a table of names and what there is to say under them.
+type sheet struct{ table *tabwriter.Writer }
+
+func (t *sheet) row(name, format string, args ...any) {
+	fmt.Fprintf(t.table, "%s\t%s\n", name, fmt.Sprintf(format, args...))
+}
+
+// step shows one load in full.
+func (t *sheet) step(s StepReport) {
+	m := s.Summary
+	t.row("rate", "%s: %s tx/s; %d committed, %d aborted, %d failed, %d shed", s.Step, m.Throughput.show(thousands),
+		m.Committed, m.Aborted, m.Failed, m.Shed)
+	for _, r := range s.Rounds {
+		if r.Decree.Fault != "" {
+			t.row("", "a failure: %s", r.Decree.Fault)
+		}
+		if r.Decree.Elections > 0 {
+			t.row("", "%d elections meanwhile: the log's cost is not known", r.Decree.Elections)
+		}
+	}
+	t.row("latency", "%s", m.Latency.describe())
+	if m.CPU != nil {
+		t.row("cpu", "%.0f us a transaction: leader %.0f, followers %.0f, participants %.0f, clients %.0f",
+			m.CPU.All, m.CPU.Leader, m.CPU.Followers, m.CPU.Participants, m.CPU.Clients)
+	}
+	digits := func(n float64) string { return fmt.Sprintf("%.3f", n) }
+	t.row("log", "%s entries a transaction; %s bytes to the leader's disk", m.Entries.show(digits), m.DiskBytes.show(thousands))
+	if b := m.Bare; b != nil {
+		t.row("bare raft", "%s entries/s of %d bytes from as many callers", b.Throughput.show(thousands), b.EntryBytes)
+		t.row("", "%s", b.Latency.describe())
+		t.row("ratio", "p50 %s bare p50s, rate %s of the bare rate", b.P50Ratio.show(twoDigits), b.RateRatio.show(twoDigits))
+	}
+}
+
+func (l LatencyFigure) describe() string {
+	return fmt.Sprintf("p50 %s  p90 %s  p99 %s  p99.9 %s  max %s", l.P50.show(microsOf), l.P90.show(microsOf),
+		l.P99.show(microsOf), l.P999.show(microsOf), l.Max.show(microsOf))
+}
+
+// show is the median, and the range where the rounds differ.
+func (f Figure) show(one func(float64) string) string {
+	if f.Least == f.Most {
+		return one(f.Median)
+	}
+	return fmt.Sprintf("%s (%s to %s)", one(f.Median), one(f.Least), one(f.Most))
+}
+
+func microsOf(us float64) string { return micros(int64(us)) }
+func twoDigits(n float64) string { return fmt.Sprintf("%.2f", n) }
+
+// ramp shows a line for each load.
+func (t *sheet) ramp(steps []StepReport) {
+	header := []string{"\nSTEP", "TX/S", "P50", "P90", "P99", "P99.9", "MAX", "CPU US", "ENTRIES", "ABORTED", "FAILED", "SHED"}
+	against := len(steps) > 0 && steps[0].Summary.Bare != nil
+	if against {
+		header = append(header, "BARE/S", "BARE P50", "P50 RATIO")
+	}
+	fmt.Fprintln(t.table, strings.Join(header, "\t"))
+	for _, s := range steps {
+		m := s.Summary
+		cpu := "-"
+		if m.CPU != nil {
+			cpu = fmt.Sprintf("%.0f", m.CPU.All)
+		}
+		cells := []string{
+			s.Step.String(), thousands(m.Throughput.Median), microsOf(m.Latency.P50.Median), microsOf(m.Latency.P90.Median),
+			microsOf(m.Latency.P99.Median), microsOf(m.Latency.P999.Median), microsOf(m.Latency.Max.Median),
+			cpu, fmt.Sprintf("%.3f", m.Entries.Median), fmt.Sprint(m.Aborted), fmt.Sprint(m.Failed), fmt.Sprint(m.Shed),
+		}
+		if against {
+			cells = append(cells, thousands(m.Bare.Throughput.Median), microsOf(m.Bare.Latency.P50.Median), twoDigits(m.Bare.P50Ratio.Median))
+		}
+		fmt.Fprintln(t.table, strings.Join(cells, "\t"))
+	}
+}
+
+func (t *sheet) failovers(rounds []Failover) {
+	for _, f := range rounds {
+		t.row("failover", "%s", f.describe())
+	}
+	if len(rounds) > 1 {
+		first := figure(rounds, func(f Failover) float64 { return f.FirstDecision })
+		gap := figure(rounds, func(f Failover) float64 { return f.LongestGap })
+		back := figure(rounds, func(f Failover) float64 { return f.Recovered })
+		t.row("medians", "first decision %s, longest time without one %s, 90 %% of the rate %s",
+			first.show(seconds), gap.show(seconds), back.show(seconds))
+	}
+}
+
+func seconds(s float64) string { return micros(int64(s * 1e6)) }
+
+func (f Failover) describe() string {
+	back := "90 % of the rate never came back"
+	if f.Recovered >= 0 {
+		back = "90 % of the rate after " + seconds(f.Recovered)
+	}
+	how := fmt.Sprintf("killed at %s tx/s; first decision of %s after %s", thousands(f.RateBefore), f.NewLeader, seconds(f.FirstDecision))
+	if f.Graceful {
+		how = fmt.Sprintf("handed over to %s at %s tx/s", f.NewLeader, thousands(f.RateBefore))
+	}
+	return fmt.Sprintf("%s %s, longest time without one %s, %s; %d failed", f.Leader, how, seconds(f.LongestGap), back, f.Failed)
+}
+
+func (t *sheet) stuck(rounds []Stuck) {
+	for _, s := range rounds {
+		t.row("without", "%s tx/s  p50 %s  p99 %s", thousands(s.Without.Throughput), micros(s.Without.Latency.P50), micros(s.Without.Latency.P99))
+		t.row("with", "%s tx/s  p50 %s  p99 %s  while %s wait", thousands(s.With.Throughput), micros(s.With.Latency.P50),
+			micros(s.With.Latency.P99), thousands(float64(s.Waiting)))
+		t.row("memory", "%s bytes of the leader's live heap and %s resident for each that waits", thousands(s.HeapEach), thousands(s.ResidentEach))
+	}
+	if len(rounds) > 1 {
+		t.row("medians", "p99 with over without %s", figure(rounds, func(s Stuck) float64 { return s.P99Ratio }).show(twoDigits))
+	}
 }

@@ -32,6 +32,7 @@ type counted struct {
 	answers [answers]uint64
 	shed    uint64         // never begun: too many were under way
 	latency *hdr.Histogram // of committed and aborted ones
+	fault   error          // of the latest that failed
 }
 
 func newCounted() *counted { return &counted{latency: newHistogram()} }
@@ -43,10 +44,13 @@ func (c *counted) add(other *counted) {
 	}
 	c.shed += other.shed
 	c.latency.Merge(other.latency)
+	if other.fault != nil {
+		c.fault = other.fault
+	}
 }
 
 func (c *counted) reset() {
-	c.answers, c.shed = [answers]uint64{}, 0
+	c.answers, c.shed, c.fault = [answers]uint64{}, 0, nil
 	c.latency.Reset()
 }
 
@@ -60,9 +64,6 @@ const shards = 16
 type tally struct {
 	next   atomic.Uint64 // which shard
 	shards [shards]shard
-
-	mu    sync.Mutex
-	fault error // the latest failure; guarded by mu
 }
 
 type shard struct {
@@ -79,16 +80,14 @@ func newTally() *tally {
 	return t
 }
 
-// record counts an answer that took so long.
+// record counts an outcome that took so long.
 func (t *tally) record(a answer, took time.Duration) {
 	s := &t.shards[t.next.Add(1)%shards]
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.now.answers[a]++
-	if a != failed {
-		us := min(max(took.Microseconds(), 1), longestLatency)
-		s.now.latency.RecordValue(us) //nolint:errcheck // it is within the bounds
-	}
+	us := min(max(took.Microseconds(), 1), longestLatency)
+	s.now.latency.RecordValue(us) //nolint:errcheck // it is within the bounds
 }
 
 // shedOne counts a transaction that was due and not begun.
@@ -101,17 +100,11 @@ func (t *tally) shedOne() {
 
 // fail counts a transaction without an outcome.
 func (t *tally) fail(err error) {
-	t.record(failed, 0)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.fault = err
-}
-
-// lastFault is the latest failure, nil while there was none.
-func (t *tally) lastFault() error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.fault
+	s := &t.shards[0]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.now.answers[failed]++
+	s.now.fault = err
 }
 
 // cut returns what was counted since the last cut.

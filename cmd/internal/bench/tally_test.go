@@ -49,7 +49,7 @@ func TestFailuresHaveNoLatency(t *testing.T) {
 	if c.answers != [answers]uint64{aborted: 1, failed: 1} || c.shed != 1 || c.done() != 1 {
 		t.Errorf("counted %+v", c)
 	}
-	if c.latency.TotalCount() != 1 || tally.lastFault() == nil {
-		t.Errorf("%d latencies, fault %v", c.latency.TotalCount(), tally.lastFault())
+	if c.latency.TotalCount() != 1 || c.fault == nil {
+		t.Errorf("%d latencies, fault %v", c.latency.TotalCount(), c.fault)
 	}
 }

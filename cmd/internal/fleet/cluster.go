@@ -9,7 +9,8 @@ import (
 	"strings"
 )
 
-// Nodes is how many nodes a cluster has: the fewest that survive one.
+// Nodes is how many nodes a cluster has unless asked otherwise: the fewest that
+// survive the loss of one.
 const Nodes = 3
 
 // Node is one `decree server`.
@@ -18,7 +19,7 @@ type Node struct {
 	Endpoint string // its gRPC address
 }
 
-// Cluster is three nodes.
+// Cluster is the nodes, by their number.
 type Cluster []*Node
 
 // Blocks of ports, counted from the base; within each, nodes and services count
@@ -81,7 +82,8 @@ func (p Port) free() bool {
 // Options are what a cluster differs in from the usual one. The zero Options are
 // none.
 type Options struct {
-	Args []string // further ones of every node
+	Nodes int      // how many, at most 9; 0 stands for the usual Nodes
+	Args  []string // further ones of every node
 	// Env are further environment variables of a node, NAME=value; nil for none.
 	Env func(id string) []string
 	// DataDir is where a node keeps its data; nil is a directory of its name.
@@ -93,6 +95,9 @@ type Options struct {
 }
 
 func (o Options) withDefaults(dir string) Options {
+	if o.Nodes == 0 {
+		o.Nodes = Nodes
+	}
 	if o.Env == nil {
 		o.Env = func(string) []string { return nil }
 	}
@@ -112,7 +117,7 @@ func (f *Fleet) StartCluster(port Port) (Cluster, error) { return f.StartCluster
 func (f *Fleet) StartClusterWith(port Port, o Options) (Cluster, error) {
 	o = o.withDefaults(f.dir)
 	var peers, forwards []string
-	for n := 1; n <= Nodes; n++ {
+	for n := 1; n <= o.Nodes; n++ {
 		raft, err := o.Front(nodeID(n), port.address(raftPorts, n))
 		if err != nil {
 			return nil, err
@@ -124,7 +129,7 @@ func (f *Fleet) StartClusterWith(port Port, o Options) (Cluster, error) {
 		peers, forwards = append(peers, nodeID(n)+"="+raft), append(forwards, forward)
 	}
 	var c Cluster
-	for n := 1; n <= Nodes; n++ {
+	for n := 1; n <= o.Nodes; n++ {
 		id := nodeID(n)
 		args := []string{"server", "--node-id", id, "--data-dir", o.DataDir(id),
 			"--raft-addr", port.address(raftPorts, n), "--grpc-addr", port.address(grpcPorts, n),
