@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protojson"
@@ -21,14 +22,17 @@ import (
 // numbers; a test holds that.
 
 func resultMessage(r coordinator.Result) *decreev1.Result {
+	m := &decreev1.Result{Txid: r.Transaction.ID.String()}
+	tell(m, r)
+	return m
+}
+
+// tell writes what became of a transaction into an empty message, all but its
+// txid.
+func tell(m *decreev1.Result, r coordinator.Result) {
 	t := r.Transaction
-	return &decreev1.Result{
-		Txid:      t.ID.String(),
-		Outcome:   decreev1.Outcome(t.Decision()),
-		Delivered: r.Delivered,
-		Reason:    reasonMessage(t),
-		Damage:    decreev1.Receipt(t.Damage()),
-	}
+	m.Outcome, m.Delivered = decreev1.Outcome(t.Decision()), r.Delivered
+	m.Reason, m.Damage = reasonMessage(t), decreev1.Receipt(t.Damage())
 }
 
 func reasonMessage(t *txn.Transaction) *decreev1.AbortReason {
@@ -38,7 +42,7 @@ func reasonMessage(t *txn.Transaction) *decreev1.AbortReason {
 	m := &decreev1.AbortReason{
 		Code:   decreev1.AbortCode(t.Reason.Code),
 		Branch: uint32(t.Reason.Branch), //nolint:gosec // at most MaxBranches
-		Detail: t.Reason.Detail,
+		Detail: strings.ToValidUTF8(t.Reason.Detail, "\uFFFD"),
 	}
 	if n := t.Reason.Branch; n >= 1 && n <= len(t.Branches) {
 		m.Participant = t.Branches[n-1].Participant

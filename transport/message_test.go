@@ -105,7 +105,7 @@ func TestEqualJSONGivesEqualBytes(t *testing.T) {
 		}
 	}
 	bad := invalidError{}
-	parseBranch("branch", &decreev1.NewBranch{Participant: "a", Content: &decreev1.NewBranch_Json{Json: structpb.NewNumberValue(math.NaN())}}, &bad)
+	parseBranch(theOne, &decreev1.NewBranch{Participant: "a", Content: &decreev1.NewBranch_Json{Json: structpb.NewNumberValue(math.NaN())}}, &bad)
 	if bad.err() == nil {
 		t.Error("NaN passes for JSON")
 	}

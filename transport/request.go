@@ -3,6 +3,7 @@ package transport
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"unicode/utf8"
 
 	"github.com/google/uuid"
@@ -80,28 +81,57 @@ func parseBranches(list []*decreev1.NewBranch, bad *invalidError) []txn.Branch {
 		return nil
 	}
 	branches := make([]txn.Branch, len(list))
-	first := make(map[string]int, len(list))
+	earlier := repeated(list)
 	for i, b := range list {
-		field := fmt.Sprintf("branches[%d]", i)
-		branches[i] = parseBranch(field, b, bad)
-		if earlier, ok := first[b.GetParticipant()]; ok {
-			bad.add(reasonDuplicateBranch, field+".participant", "%q has branches[%d] already", b.GetParticipant(), earlier)
-			continue
+		branches[i] = parseBranch(place(i), b, bad)
+		if first := earlier(i); first < i {
+			bad.add(reasonDuplicateBranch, place(i).field(".participant"), "%q has branches[%d] already", b.GetParticipant(), first)
 		}
-		first[b.GetParticipant()] = i
 	}
 	return branches
 }
 
-func parseBranch(field string, b *decreev1.NewBranch, bad *invalidError) txn.Branch {
+// fewBranches are looked through faster than a map is made.
+const fewBranches = 16
+
+// repeated tells the first branch at the participant of each.
+func repeated(list []*decreev1.NewBranch) func(i int) int {
+	if len(list) <= fewBranches {
+		return func(i int) int {
+			return slices.IndexFunc(list, func(b *decreev1.NewBranch) bool { return b.GetParticipant() == list[i].GetParticipant() })
+		}
+	}
+	first := make(map[string]int, len(list))
+	for i, b := range list {
+		if _, ok := first[b.GetParticipant()]; !ok {
+			first[b.GetParticipant()] = i
+		}
+	}
+	return func(i int) int { return first[list[i].GetParticipant()] }
+}
+
+// place is where a branch stands in its request: its index, or theOne.
+type place int
+
+const theOne place = -1
+
+// field names one of the branch's fields. Only what is wrong needs a name.
+func (p place) field(name string) string {
+	if p == theOne {
+		return "branch" + name
+	}
+	return fmt.Sprintf("branches[%d]%s", int(p), name)
+}
+
+func parseBranch(at place, b *decreev1.NewBranch, bad *invalidError) txn.Branch {
 	if b.GetParticipant() == "" {
-		bad.add(reasonInvalidRequest, field+".participant", "is missing")
+		bad.add(reasonInvalidRequest, at.field(".participant"), "is missing")
 	}
 	payload := b.GetPayload()
 	if content, ok := b.GetContent().(*decreev1.NewBranch_Json); ok {
 		var err error
 		if payload, err = canonicalJSON(content.Json, content.Json.AsInterface()); err != nil {
-			bad.add(reasonInvalidRequest, field+".json", "%v", err)
+			bad.add(reasonInvalidRequest, at.field(".json"), "%v", err)
 		}
 	}
 	return txn.NewBranch(b.GetParticipant(), payload)
@@ -112,7 +142,7 @@ func parseEnlisted(req *decreev1.EnlistRequest, bad *invalidError) txn.Branch {
 	if req.GetExternal() && req.GetBranch().GetContent() != nil {
 		bad.add(reasonInvalidRequest, "branch", "an external branch has no content: the application runs it")
 	}
-	b := parseBranch("branch", req.GetBranch(), bad)
+	b := parseBranch(theOne, req.GetBranch(), bad)
 	b.External = req.GetExternal()
 	return b
 }

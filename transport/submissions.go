@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
 
+	"github.com/decree-tx/decree/coordinator"
 	decreev1 "github.com/decree-tx/decree/transport/api/decree/v1"
 )
 
@@ -21,9 +22,14 @@ import (
 // ready when the last frame has left is the next one, so that frames grow with
 // the load, and a single answer leaves at once.
 
-// maxAnswersPerFrame keeps a frame of answers, of some KiB each at the most, below
-// the 4 MiB that a gRPC client takes by default.
-const maxAnswersPerFrame = 512
+const (
+	// maxAnswersPerFrame keeps a frame of answers, of some KiB each at the most,
+	// below the 4 MiB that a gRPC client takes by default.
+	maxAnswersPerFrame = 512
+	// maxSpare bounds what a stream keeps for submissions to come, of half a KiB
+	// each.
+	maxSpare = 1024
+)
 
 // submissions is one stream of them.
 type submissions struct {
@@ -38,9 +44,10 @@ type submissions struct {
 	room  chan struct{} // holds a token once some have been
 	done  chan struct{} // closed when there will be no more
 
-	mu      sync.Mutex
-	open    int                          // received, and their answers not yet sent; guarded by mu
-	answers []*decreev1.SubmissionAnswer // to be sent; guarded by mu
+	mu       sync.Mutex
+	open     int         // received, and their answers not yet sent; guarded by mu
+	answered []*streamed // and not yet sent; guarded by mu
+	spare    []*streamed // to be used again; guarded by mu
 }
 
 // SubmitMany implements the RPC. It returns when every submission that it received
@@ -75,10 +82,7 @@ func (m *submissions) receive() error {
 		}
 		for _, one := range frame.GetSubmissions() {
 			m.await(m.server.cfg.MaxPerStream)
-			m.mu.Lock()
-			m.open++
-			m.mu.Unlock()
-			m.server.crew.give(&streamed{m, one})
+			m.server.crew.give(m.take(one))
 		}
 	}
 }
@@ -96,49 +100,71 @@ func (m *submissions) await(limit int) {
 	}
 }
 
+// take opens a submission.
+func (m *submissions) take(one *decreev1.Submission) *streamed {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.open++
+	if n := len(m.spare); n > 0 {
+		s := m.spare[n-1]
+		m.spare = m.spare[:n-1]
+		s.asked = one
+		return s
+	}
+	return &streamed{stream: m, asked: one, work: newSubmitting(m.server)}
+}
+
 // streamed is a submission of the stream.
 type streamed struct {
-	*submissions
-	*decreev1.Submission
+	stream *submissions // set once
+	work   *submitting  // set once
+	asked  *decreev1.Submission
+	answer decreev1.SubmissionAnswer
+}
+
+// forget lets go of what the submission asked for, which may be large.
+func (s *streamed) forget() {
+	s.asked, s.work.req, s.work.sub = nil, nil, coordinator.Submission{}
+	s.answer.Reset()
 }
 
 // carryOut is the crew's task.
 func (s *streamed) carryOut() {
-	answer := &decreev1.SubmissionAnswer{Sequence: s.GetSequence()}
-	named := s.GetRequest().GetTxid() != ""
+	s.answer.Sequence = s.asked.GetSequence()
+	named := s.asked.GetRequest().GetTxid() != ""
 	result, err := s.submit()
-	switch {
-	case err != nil:
-		answer.Error = errorMessage(err)
-	case named:
-		result.Txid = ""
-		answer.Result = result
-	default:
-		answer.Result = result
+	if err != nil {
+		s.answer.Error = errorMessage(err)
+	} else {
+		result.Txid = s.work.errand.txid
+		if named {
+			result.Txid = "" // the client knows
+		}
+		s.answer.Result = result
 	}
-	s.answer(answer)
+	s.stream.hand(s)
 }
 
 // submit is Submit.
 func (s *streamed) submit() (*decreev1.Result, error) {
-	req := s.GetRequest()
+	req := s.asked.GetRequest()
 	if req == nil {
 		req = &decreev1.SubmitRequest{} // as gRPC has it of an empty message
 	}
-	e, err := s.server.submitErrand(req)
-	if err != nil {
+	if err := s.work.begin(req); err != nil {
 		return nil, refuse(err, req.GetTxid())
 	}
-	return carryOut(s.within(e.budget), s.server.Server, s.hops, e)
+	ctx := s.within(s.work.errand.budget)
+	return carryOut(ctx, s.stream.server.Server, s.stream.hops, &s.work.errand)
 }
 
 // within is bound, of a submission that may have a patience of its own.
 func (s *streamed) within(budget time.Duration) context.Context {
-	if us := s.GetPatienceUs(); us > 0 {
+	if us := s.asked.GetPatienceUs(); us > 0 {
 		patience := time.Duration(min(us, uint64(maxPatience/time.Microsecond))) * time.Microsecond //nolint:gosec // bounded
 		budget = patience - margin(patience)
 	}
-	return s.deadlines.in(budget)
+	return s.stream.deadlines.in(budget)
 }
 
 // maxPatience is what any longer one counts as: no call is that long.
@@ -150,11 +176,11 @@ func errorMessage(err error) *decreev1.Error {
 	return &decreev1.Error{Code: st.GetCode(), Message: st.GetMessage(), Details: st.GetDetails()}
 }
 
-// answer hands an answer to the sender.
-func (m *submissions) answer(a *decreev1.SubmissionAnswer) {
+// hand gives what is answered to the sender.
+func (m *submissions) hand(s *streamed) {
 	m.mu.Lock()
-	m.answers = append(m.answers, a)
-	first := len(m.answers) == 1
+	m.answered = append(m.answered, s)
+	first := len(m.answered) == 1
 	m.mu.Unlock()
 	if first {
 		signal(m.ready)
@@ -169,10 +195,11 @@ func signal(c chan struct{}) {
 	}
 }
 
-// send sends answers until done.
+// send sends answers until there will be no more.
 func (m *submissions) send() {
 	stopping := m.server.ended.Done()
-	var spare []*decreev1.SubmissionAnswer
+	var frame decreev1.SubmitManyResponse
+	var answered []*streamed
 	for {
 		select {
 		case <-m.ready:
@@ -185,25 +212,31 @@ func (m *submissions) send() {
 		}
 		runtime.Gosched() // whoever is about to answer may join the frame
 		m.mu.Lock()
-		answers := m.answers
-		m.answers = spare
+		answered, m.answered = m.answered, answered[:0]
 		m.mu.Unlock()
-		m.sendAll(answers)
-		clear(answers)
-		spare = answers[:0]
+		for rest := answered; len(rest) > 0; {
+			n := min(len(rest), maxAnswersPerFrame)
+			m.sendFrame(&frame, rest[:n])
+			rest = rest[n:]
+		}
+		clear(answered)
 	}
 }
 
-// sendAll sends answers, in frames, and makes room for as many submissions. Where
-// the stream is broken nobody waits for them.
-func (m *submissions) sendAll(answers []*decreev1.SubmissionAnswer) {
-	for len(answers) > 0 {
-		n := min(len(answers), maxAnswersPerFrame)
-		m.stream.Send(&decreev1.SubmitManyResponse{Answers: answers[:n]}) //nolint:errcheck,gosec // receive hears of it
-		answers = answers[n:]
-		m.mu.Lock()
-		m.open -= n
-		m.mu.Unlock()
-		signal(m.room)
+// sendFrame sends some answers and makes room for as many submissions. Where the
+// stream is broken nobody waits for them.
+func (m *submissions) sendFrame(frame *decreev1.SubmitManyResponse, answered []*streamed) {
+	frame.Answers = frame.GetAnswers()[:0]
+	for _, s := range answered {
+		frame.Answers = append(frame.Answers, &s.answer)
 	}
+	m.stream.Send(frame) //nolint:errcheck,gosec // receive hears of it
+	for _, s := range answered {
+		s.forget()
+	}
+	m.mu.Lock()
+	m.open -= len(answered)
+	m.spare = append(m.spare, answered[:min(len(answered), maxSpare-len(m.spare))]...)
+	m.mu.Unlock()
+	signal(m.room)
 }

@@ -25,55 +25,78 @@ func leaderClient(conn *grpc.ClientConn) decreev1.TransactionsClient {
 
 // Submit implements the RPC.
 func (s *transactions) Submit(ctx context.Context, req *decreev1.SubmitRequest) (*decreev1.SubmitResponse, error) {
-	e, err := s.submitErrand(req)
-	if err != nil {
+	x := newSubmitting(s)
+	if err := x.begin(req); err != nil {
 		return nil, refuse(err, req.GetTxid())
 	}
-	r, err := route(ctx, s.Server, e)
+	r, err := route(ctx, s.Server, &x.errand)
 	if err != nil {
 		return nil, err
 	}
+	r.Txid = req.GetTxid()
 	return &decreev1.SubmitResponse{Result: r}, nil
 }
 
-// submitErrand is a submission as an errand, by whatever way it came. It gives a
-// txid to a request without one.
-func (s *transactions) submitErrand(req *decreev1.SubmitRequest) (*errand[*decreev1.Result], error) {
+// submitting is a submission on its way to its result, by whatever way it came. It
+// may be used again, for another one, when nobody reads its result any more.
+type submitting struct {
+	server *transactions // set once
+	errand errand[*decreev1.Result]
+	req    *decreev1.SubmitRequest
+	sub    coordinator.Submission
+	result decreev1.Result
+}
+
+func newSubmitting(s *transactions) *submitting {
+	x := &submitting{server: s}
+	x.errand.local, x.errand.remote, x.errand.settled = x.local, x.remote, x.settled
+	return x
+}
+
+// begin checks a request. One without a txid is given one.
+func (x *submitting) begin(req *decreev1.SubmitRequest) error {
 	if req.GetTxid() == "" {
 		id, err := newTxID()
 		if err != nil {
-			return nil, err
+			return err
 		}
 		req.Txid = id.String()
 	}
-	sub, err := s.parseSubmission(req)
+	sub, err := x.server.parseSubmission(req)
+	x.req, x.sub = req, sub
+	x.errand.txid, x.errand.ran = req.GetTxid(), false
+	x.errand.budget = orDefault(sub.Timeout, x.server.cfg.DefaultTimeout) + callBudget
+	return err
+}
+
+func (x *submitting) local(ctx context.Context) (*decreev1.Result, error) {
+	r, err := x.server.cfg.Coordinator.Submit(ctx, x.sub)
 	if err != nil {
 		return nil, err
 	}
-	return &errand[*decreev1.Result]{
-		txid:   req.GetTxid(),
-		budget: orDefault(sub.Timeout, s.cfg.DefaultTimeout) + callBudget,
-		local: func(ctx context.Context) (*decreev1.Result, error) {
-			r, err := s.cfg.Coordinator.Submit(ctx, sub)
-			if err != nil {
-				return nil, err
-			}
-			return resultMessage(r), nil
-		},
-		remote: func(ctx context.Context, conn *grpc.ClientConn) (*decreev1.Result, error) {
-			answer, err := leaderClient(conn).Submit(ctx, req)
-			return answer.GetResult(), err
-		},
-		settled: func() (*decreev1.Result, bool) {
-			r, ok := s.applied(sub.ID)
-			same := ok && (r.Transaction.Tombstone() ||
-				r.Transaction.Fingerprint == txn.ContentFingerprint(false, sub.Branches))
-			if !same {
-				return nil, false
-			}
-			return resultMessage(r), true
-		},
-	}, nil
+	return x.answer(r), nil
+}
+
+func (x *submitting) remote(ctx context.Context, conn *grpc.ClientConn) (*decreev1.Result, error) {
+	answer, err := leaderClient(conn).Submit(ctx, x.req)
+	return answer.GetResult(), err
+}
+
+func (x *submitting) settled() (*decreev1.Result, bool) {
+	r, ok := x.server.applied(x.sub.ID)
+	same := ok && (r.Transaction.Tombstone() ||
+		r.Transaction.Fingerprint == txn.ContentFingerprint(false, x.sub.Branches))
+	if !same {
+		return nil, false
+	}
+	return x.answer(r), true
+}
+
+// answer is the result without its txid, which the request has.
+func (x *submitting) answer(r coordinator.Result) *decreev1.Result {
+	x.result.Reset()
+	tell(&x.result, r)
+	return &x.result
 }
 
 func (s *Server) parseSubmission(req *decreev1.SubmitRequest) (coordinator.Submission, error) {

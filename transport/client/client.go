@@ -89,15 +89,8 @@ func (c *Client) Submit(ctx context.Context, t Transaction) (Result, error) {
 		}
 		req.Txid = txid
 	}
-	var errs []error
-	for _, b := range t.Branches {
-		if b.external {
-			errs = append(errs, fmt.Errorf("%w (%q)", errExternal, b.participant))
-		}
-		errs = append(errs, b.err)
-		req.Branches = append(req.Branches, b.proto())
-	}
-	if err := errors.Join(errs...); err != nil {
+	var err error
+	if req.Branches, err = protos(t.Branches); err != nil {
 		return Result{TxID: req.Txid}, err
 	}
 	k := &call{txid: req.Txid}

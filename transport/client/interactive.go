@@ -72,9 +72,9 @@ func (t *Tx) Enlist(ctx context.Context, b Branch) (Enlistment, error) {
 	if b.err != nil {
 		return Enlistment{}, b.err
 	}
-	req := &decreev1.EnlistRequest{Txid: text(t.ID), External: b.external}
-	if req.Branch = b.proto(); b.external {
-		req.Branch.Content = nil
+	req := &decreev1.EnlistRequest{Txid: text(t.ID), External: b.external, Branch: &decreev1.NewBranch{Participant: b.participant}}
+	if !b.external {
+		req.Branch.Content = &decreev1.NewBranch_Payload{Payload: b.payload}
 	}
 	answer, err := do(ctx, t.client, &call{txid: t.ID}, func(ctx context.Context, conn *grpc.ClientConn) (*decreev1.EnlistResponse, error) {
 		return decreev1.NewTransactionsClient(conn).Enlist(ctx, req)

@@ -56,11 +56,28 @@ func External(participant string) Branch {
 // errExternal refuses what could never get its vote.
 var errExternal = errors.New("decree: an external branch needs an interactive transaction: Begin, then Enlist")
 
-func (b Branch) proto() *decreev1.NewBranch {
-	return &decreev1.NewBranch{
-		Participant: b.participant,
-		Content:     &decreev1.NewBranch_Payload{Payload: b.payload},
+// protos are the branches of a one-shot transaction, or all that is wrong with
+// them.
+func protos(branches []Branch) ([]*decreev1.NewBranch, error) {
+	var errs []error
+	messages := make([]struct {
+		branch  decreev1.NewBranch
+		content decreev1.NewBranch_Payload
+	}, len(branches)) // all in one piece: a submission is mostly made of these
+	list := make([]*decreev1.NewBranch, len(branches))
+	for i, b := range branches {
+		if b.external {
+			errs = append(errs, fmt.Errorf("%w (%q)", errExternal, b.participant))
+		}
+		if b.err != nil {
+			errs = append(errs, b.err)
+		}
+		m := &messages[i]
+		m.content.Payload = b.payload
+		m.branch.Participant, m.branch.Content = b.participant, &m.content
+		list[i] = &m.branch
 	}
+	return list, errors.Join(errs...)
 }
 
 // Wait says how far a call follows its transaction.
