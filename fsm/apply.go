@@ -68,6 +68,7 @@ func (m *Machine) applyEntry(l *raft.Log, e Entry, out *Applied) (changed []*txn
 	}
 	m.state.cluster = cluster
 	m.stats.Entries++
+	m.stats.Bytes += uint64(len(l.Data))
 	m.stats.Commands += uint64(len(e.Commands))
 
 	at := txn.At{Cluster: cluster, Index: l.Index}

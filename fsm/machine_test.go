@@ -181,7 +181,7 @@ func TestCommandsOfOneEntrySeeEachOther(t *testing.T) {
 		t.Error("a refused command left something behind")
 	}
 	s := j.m.Stats()
-	if s.Entries != 3 || s.Commands != 1+3+4 || s.Unfinished != 1 || s.Retained != 1 || s.Participants != 3 {
+	if s.Entries != 3 || s.Commands != 1+3+4 || s.Unfinished != 1 || s.Retained != 1 || s.Participants != 3 || s.Bytes == 0 {
 		t.Errorf("%+v", s)
 	}
 }

@@ -81,6 +81,7 @@ type Stats struct {
 	Watches      int // subscribers to changes
 
 	Entries  uint64 // entries applied, without those that were refused
+	Bytes    uint64 // of them
 	Commands uint64 // commands in them
 	Refused  uint64 // entries of a leader that had been replaced
 }

@@ -35,6 +35,7 @@ func (s *nodes) Status(context.Context, *decreev1.StatusRequest) (*decreev1.Stat
 		Retained:     uint64(stats.Retained),   //nolint:gosec // a count
 		Damaged:      uint64(stats.Damaged),    //nolint:gosec // a count
 		Entries:      stats.Entries,
+		EntryBytes:   stats.Bytes,
 		Version:      s.cfg.Version,
 		DiskFree:     uint64(max(0, st.Disk.Free)),    //nolint:gosec // not negative
 		DiskReserve:  uint64(max(0, st.Disk.Reserve)), //nolint:gosec // not negative

@@ -147,7 +147,8 @@ type StatusResponse struct {
 	DiskReserve  uint64                 `protobuf:"varint,17,opt,name=disk_reserve,json=diskReserve,proto3" json:"disk_reserve,omitempty"` // bytes that only this node's log may
 	// Set while this node's disk is nearly full. A leader then admits no new
 	// transactions.
-	DiskLow       bool `protobuf:"varint,18,opt,name=disk_low,json=diskLow,proto3" json:"disk_low,omitempty"`
+	DiskLow       bool   `protobuf:"varint,18,opt,name=disk_low,json=diskLow,proto3" json:"disk_low,omitempty"`
+	EntryBytes    uint64 `protobuf:"varint,19,opt,name=entry_bytes,json=entryBytes,proto3" json:"entry_bytes,omitempty"` // of the entries counted above
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -306,6 +307,13 @@ func (x *StatusResponse) GetDiskLow() bool {
 		return x.DiskLow
 	}
 	return false
+}
+
+func (x *StatusResponse) GetEntryBytes() uint64 {
+	if x != nil {
+		return x.EntryBytes
+	}
+	return 0
 }
 
 type AddNodeRequest struct {
@@ -566,7 +574,7 @@ const file_decree_v1_cluster_proto_rawDesc = "" +
 	"\fraft_address\x18\x02 \x01(\tR\vraftAddress\x12\x14\n" +
 	"\x05voter\x18\x03 \x01(\bR\x05voter\x12\x16\n" +
 	"\x06leader\x18\x04 \x01(\bR\x06leader\"\x0f\n" +
-	"\rStatusRequest\"\xd4\x04\n" +
+	"\rStatusRequest\"\xf5\x04\n" +
 	"\x0eStatusResponse\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x16\n" +
@@ -589,7 +597,9 @@ const file_decree_v1_cluster_proto_rawDesc = "" +
 	"\aversion\x18\x0f \x01(\tR\aversion\x12\x1b\n" +
 	"\tdisk_free\x18\x10 \x01(\x04R\bdiskFree\x12!\n" +
 	"\fdisk_reserve\x18\x11 \x01(\x04R\vdiskReserve\x12\x19\n" +
-	"\bdisk_low\x18\x12 \x01(\bR\adiskLow\"C\n" +
+	"\bdisk_low\x18\x12 \x01(\bR\adiskLow\x12\x1f\n" +
+	"\ventry_bytes\x18\x13 \x01(\x04R\n" +
+	"entryBytes\"C\n" +
 	"\x0eAddNodeRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\fraft_address\x18\x02 \x01(\tR\vraftAddress\"\x11\n" +
