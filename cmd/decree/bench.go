@@ -90,7 +90,7 @@ func (f *benchFlags) register(cmd *cobra.Command) {
 	flags.DurationVar(&c.Warmup, "warmup", c.Warmup, "after this `time`, which is not measured")
 	flags.IntVar(&c.Rounds, "rounds", c.Rounds, "measure in so many `rounds`, and report medians")
 	flags.BoolVar(&c.AgainstRaft, "against-raft", false, "measure bare Raft before each round, with as many callers")
-	flags.IntVar(&c.EntryBytes, "entry-bytes", 0, "`bytes` of a bare entry (default: about those of a transaction)")
+	flags.IntVar(&c.EntryBytes, "entry-bytes", 0, "`bytes` of a bare entry (default: those that a transaction takes in the log)")
 	flags.IntVar(&c.Branches, "branches", c.Branches, "the `number` of branches of a transaction")
 	flags.IntVar(&c.Payload, "payload", c.Payload, "`bytes` of each branch")
 	flags.Var(&f.wait, "wait", "clients wait for the decision, or for delivery to every branch")

@@ -23,7 +23,8 @@ const bareNode = "bare-"
 // bareRaft is the cluster that decree is compared with: as many processes, on the same
 // disk, with nothing but Raft in them.
 type bareRaft struct {
-	controls []string // addresses, by node
+	controls   []string // addresses, by node
+	entryBytes int      // of what they propose
 }
 
 // startBare starts the bare nodes beside the others, and waits until one leads.
@@ -77,7 +78,7 @@ func (b *bareRaft) measure(ctx context.Context, cfg Config, callers int) (Bare, 
 	if err != nil {
 		return Bare{}, err
 	}
-	order := bare.Order{Callers: callers, Bytes: cfg.entryBytes(), Warmup: cfg.Warmup, Duration: cfg.Duration}
+	order := bare.Order{Callers: callers, Bytes: b.entryBytes, Warmup: cfg.Warmup, Duration: cfg.Duration}
 	body, err := json.Marshal(order)
 	if err != nil {
 		return Bare{}, err

@@ -118,6 +118,9 @@ func (b *bench) ramp(ctx context.Context) error {
 		if raft, err = b.ground.startBare(ctx, b.cfg.Nodes); err != nil {
 			return b.ground.explain(err)
 		}
+		if raft.entryBytes, err = b.entryBytes(ctx); err != nil {
+			return err
+		}
 	}
 	for _, step := range b.cfg.Steps {
 		s := StepReport{Step: step}
@@ -132,6 +135,32 @@ func (b *bench) ramp(ctx context.Context) error {
 		b.report.Steps = append(b.report.Steps, s)
 	}
 	return nil
+}
+
+// samples are enough transactions to tell what one takes in the log.
+const samples = 50
+
+// entryBytes is how large a bare entry is: what was asked for, or what one transaction
+// after the other takes in the log.
+func (b *bench) entryBytes(ctx context.Context) (int, error) {
+	if b.cfg.EntryBytes > 0 {
+		return b.cfg.EntryBytes, nil
+	}
+	before, err := b.ground.leader(ctx)
+	if err != nil {
+		return 0, err
+	}
+	t := newTraffic(b.cfg, b.ground.clients)
+	for n := range uint64(samples) {
+		if _, err := t.run(ctx, n); err != nil {
+			return 0, err
+		}
+	}
+	after, err := b.ground.leader(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return max(int(after.GetEntryBytes()-before.GetEntryBytes())/samples, 1), nil //nolint:gosec // some hundred
 }
 
 // round is the n-th measurement of a step.

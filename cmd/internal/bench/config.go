@@ -78,7 +78,7 @@ type Config struct {
 	// AgainstRaft measures bare Raft before each round: three further processes that
 	// propose entries of EntryBytes, as many at once as there are clients.
 	AgainstRaft bool
-	EntryBytes  int // 0: about what a transaction's branches take
+	EntryBytes  int // 0: what a transaction takes in the log, which is found out before
 
 	// KillLeaderAt and TransferLeaderAt are moments, counted from the warm-up's end, at
 	// which the leader is killed or told to hand over; 0 is never.
@@ -207,21 +207,6 @@ func (c Config) validateKind(p *problems) {
 	if c.AgainstRaft && (len(c.Endpoints) > 0 || slices.ContainsFunc(c.Steps, Step.open)) {
 		p.add("against-raft", "needs a cluster of the bench's own, and clients, not a rate")
 	}
-}
-
-// Bytes of an entry beside the payloads: what a transaction and a branch carry in the
-// log, roughly. The bare figure hardly depends on them.
-const (
-	entryPerTransaction = 80
-	entryPerBranch      = 60
-)
-
-// entryBytes is the size of a bare entry.
-func (c Config) entryBytes() int {
-	if c.EntryBytes > 0 {
-		return c.EntryBytes
-	}
-	return entryPerTransaction + c.Branches*(entryPerBranch+c.Payload)
 }
 
 // problems collects what is wrong.

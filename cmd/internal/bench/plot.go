@@ -11,14 +11,14 @@ import (
 
 // The picture's measures, in pixels of its own.
 const (
-	plotWidth  = 760
-	plotHeight = 560
+	plotWidth  = 800
+	plotHeight = 576
 	plotLeft   = 76  // of both panels: room for their scales
 	plotRight  = 640 // beside it stand the lines' names
-	latencyTop = 74
-	latencyEnd = 330
-	rateTop    = 386
-	rateEnd    = 496
+	latencyTop = 90
+	latencyEnd = 346
+	rateTop    = 402
+	rateEnd    = 512
 	stepLabels = rateEnd + 18
 	barWidth   = 44
 	labelGap   = 15 // between two names
@@ -52,7 +52,9 @@ func (r *Report) Plot() []byte {
 	p.put(`<style>%s</style>`, plotStyle)
 	p.put(`<rect class="ground" width="%d" height="%d"/>`, plotWidth, plotHeight)
 	p.text("title", 24, 32, "decree: latency and rate by load")
-	p.text("quiet", 24, 52, r.Setting.describe())
+	what, how, _ := strings.Cut(r.Setting.describe(), "; ")
+	p.text("quiet", 24, 52, what)
+	p.text("quiet", 24, 70, "measured for "+how)
 	p.latencies()
 	p.rates()
 	p.labelSteps()
@@ -216,11 +218,11 @@ func logTicks(low, high float64) []float64 {
 	return ticks
 }
 
-// niceCeiling is the least of 1, 2, 4, 5, 8 and 10 times a power of ten that is not
-// below n: half of it is a round number too.
+// niceCeiling is a round number that is not far above n, and of which the half is round
+// too.
 func niceCeiling(n float64) float64 {
 	power := math.Pow(10, math.Floor(math.Log10(max(n, 1))))
-	for _, m := range []float64{1, 2, 4, 5, 8} {
+	for _, m := range []float64{1, 1.2, 1.6, 2, 3, 4, 5, 6, 8} {
 		if m*power >= n {
 			return m * power
 		}

@@ -98,7 +98,7 @@ func TestLabelsStayApart(t *testing.T) {
 }
 
 func TestNiceCeiling(t *testing.T) {
-	for n, want := range map[float64]float64{0: 1, 1: 1, 1.5: 2, 3: 4, 4500: 5000, 8001: 10_000, 99_999: 100_000} {
+	for n, want := range map[float64]float64{0: 1, 1: 1, 1.5: 1.6, 3: 3, 4500: 5000, 8001: 10_000, 99_999: 100_000} {
 		if got := niceCeiling(n); got != want {
 			t.Errorf("%g: %g, want %g", n, got, want)
 		}

@@ -112,10 +112,11 @@ type CPU struct {
 }
 
 // Log is what a transaction costs in the replicated log, as the leader counts it.
-// Entries are raft.Log entries with commands. DiskBytes are what the leader caused to
+// Entries are raft.Log entries with commands, Bytes what is in them. DiskBytes are what the leader caused to
 // be written to its disk: entries, the log store's pages around them, and snapshots.
 type Log struct {
 	Entries   float64 `json:"entries_per_tx"`
+	Bytes     float64 `json:"bytes_per_tx"`
 	DiskBytes float64 `json:"disk_bytes_per_tx"`
 }
 
@@ -139,6 +140,7 @@ func (g *ground) measured(c *counted, from, to reading) Measured {
 	each := func(n float64) float64 { return n / float64(done) }
 	if m.Elections == 0 { // another node counts from its own start
 		m.Log.Entries = each(float64(to.leader.GetEntries() - from.leader.GetEntries()))
+		m.Log.Bytes = each(float64(to.leader.GetEntryBytes() - from.leader.GetEntryBytes()))
 	}
 	if g.fleet == nil {
 		return m

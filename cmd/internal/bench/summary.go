@@ -38,6 +38,7 @@ type Summary struct {
 	Latency    LatencyFigure `json:"latency_us"`
 	CPU        *CPU          `json:"cpu_us_per_tx,omitempty"` // medians
 	Entries    Figure        `json:"entries_per_tx"`
+	Bytes      Figure        `json:"bytes_per_tx"` // of the entries
 	DiskBytes  Figure        `json:"disk_bytes_per_tx"`
 	Committed  uint64        `json:"committed"` // in all rounds, as those below
 	Aborted    uint64        `json:"aborted"`
@@ -74,6 +75,7 @@ func summarize(rounds []Round) Summary {
 		Throughput: of(func(m Measured) float64 { return m.Throughput }),
 		Latency:    latencies(rounds, func(r Round) Latency { return r.Decree.Latency }),
 		Entries:    of(func(m Measured) float64 { return m.Log.Entries }),
+		Bytes:      of(func(m Measured) float64 { return m.Log.Bytes }),
 		DiskBytes:  of(func(m Measured) float64 { return m.Log.DiskBytes }),
 	}
 	for _, r := range rounds {

@@ -36,7 +36,7 @@ func exampleRounds() []Round {
 				Throughput: 4500 / slow, Committed: 9000, Aborted: 10, Failed: 2, Fault: "cut",
 				Latency: Latency{P50: us(10_000), P90: us(12_000), P99: us(20_000), P999: us(30_000), Max: us(40_000)},
 				CPU:     &CPU{All: 400, Leader: 200, Followers: 80, Participants: 80, Clients: 40},
-				Log:     Log{Entries: 0.05, DiskBytes: 4000},
+				Log:     Log{Entries: 0.05, Bytes: 500, DiskBytes: 4000},
 			},
 		}
 	}
@@ -84,7 +84,7 @@ func TestWrite(t *testing.T) {
 			"a failure: cut",
 			"p50 15ms (10ms to 20ms)",
 			"400 us a transaction: leader 200, followers 80, participants 80, clients 40",
-			"0.050 entries a transaction; 4,000 bytes",
+			"0.050 entries and 500 bytes a transaction; 4,000 bytes",
 			"p50 2.00 bare p50s, rate 0.50 of the bare rate",
 		}},
 		{"a ramp", exampleReport(Step{Clients: 1}, Step{Rate: 1500}), []string{"1 client ", "1,500/s ", "P50 RATIO", "2.00"}},

@@ -126,7 +126,7 @@ func (t *sheet) step(s StepReport) {
 			m.CPU.All, m.CPU.Leader, m.CPU.Followers, m.CPU.Participants, m.CPU.Clients)
 	}
 	digits := func(n float64) string { return fmt.Sprintf("%.3f", n) }
-	t.row("log", "%s entries a transaction; %s bytes to the leader's disk", m.Entries.show(digits), m.DiskBytes.show(thousands))
+	t.row("log", "%s entries and %s bytes a transaction; %s bytes to the leader's disk", m.Entries.show(digits), m.Bytes.show(thousands), m.DiskBytes.show(thousands))
 	if b := m.Bare; b != nil {
 		t.row("bare raft", "%s entries/s of %d bytes from as many callers", b.Throughput.show(thousands), b.EntryBytes)
 		t.row("", "%s", b.Latency.describe())
