@@ -114,6 +114,7 @@ func (n *Node) start(ctx context.Context, s seams) error {
 	}
 	n.work.Go(n.changes.watch(n))
 	n.work.Go(n.watchRemoval)
+	n.work.Go(n.watchSilence)
 	n.terms.begin()
 	return nil
 }
