@@ -27,9 +27,13 @@ const (
 	// replays: NewRaft reads every entry after the snapshot.
 	DefaultSnapshotThreshold = 8192
 	DefaultSnapshotInterval  = 30 * time.Second
-	// DefaultTrailingLogs lets a node that was away for some seconds catch up from
-	// the log; one that was away longer gets the snapshot.
-	DefaultTrailingLogs = 4096
+	// DefaultSnapshotBytes bounds the same where entries are large: under load an
+	// entry holds many commands, and the log grows by some ten MiB a second.
+	DefaultSnapshotBytes = 128 << 20
+	// DefaultTrailingLogs and DefaultTrailingBytes let a node that was away for some
+	// seconds catch up from the log; one that was away longer gets the snapshot.
+	DefaultTrailingLogs  = 4096
+	DefaultTrailingBytes = 64 << 20
 
 	// DefaultLeadGrace is many times what it takes to see a context end, and short
 	// beside the patience of a client.
@@ -61,6 +65,7 @@ type Config struct {
 	Advertise  string // host:port that the others dial; default: its address in Peers, else the bound address
 	APIAddress string // where this node serves clients; told to its peers so that a follower can forward
 	Dir        string // data directory; one process at a time
+	LogStore   LogStore // what holds the log in Dir; default BoltDB
 
 	// Peers are the first members, this node among them, the same list on every
 	// node. It is read once, on a node's first start. A node without Peers waits
@@ -77,7 +82,9 @@ type Config struct {
 
 	SnapshotThreshold uint64        // entries between snapshots
 	SnapshotInterval  time.Duration // how often the threshold is looked at
-	TrailingLogs      uint64        // entries that stay behind a snapshot
+	SnapshotBytes     int64         // bytes of entries between snapshots, whatever the threshold and interval
+	TrailingLogs      uint64        // entries that stay behind a snapshot, at most
+	TrailingBytes     int64         // bytes that do, at most, though never less than 64 entries
 
 	LeadGrace    time.Duration // bound for a term's work to end once its context has; past it Exit
 	StoreTimeout time.Duration // bound for one write of the log; past it Exit
@@ -107,7 +114,9 @@ func (c Config) withDefaults() Config {
 	c.LeaderLease = orDefault(c.LeaderLease, min(DefaultLeaderLease, c.HeartbeatTimeout))
 	c.SnapshotThreshold = orDefault(c.SnapshotThreshold, DefaultSnapshotThreshold)
 	c.SnapshotInterval = orDefault(c.SnapshotInterval, DefaultSnapshotInterval)
+	c.SnapshotBytes = orDefault(c.SnapshotBytes, DefaultSnapshotBytes)
 	c.TrailingLogs = orDefault(c.TrailingLogs, DefaultTrailingLogs)
+	c.TrailingBytes = orDefault(c.TrailingBytes, DefaultTrailingBytes)
 	c.LeadGrace = orDefault(c.LeadGrace, DefaultLeadGrace)
 	c.StoreTimeout = orDefault(c.StoreTimeout, DefaultStoreTimeout)
 	c.RPCTimeout = orDefault(c.RPCTimeout, DefaultRPCTimeout)
@@ -119,8 +128,9 @@ func (c Config) withDefaults() Config {
 	if c.Network == nil {
 		c.Network = tcp{}
 	}
+	c.LogStore = orDefault(c.LogStore, BoltDB)
 	if c.Storage == nil && c.Dir != "" {
-		c.Storage = files{c.Dir}
+		c.Storage = files{dir: c.Dir, log: c.LogStore}
 	}
 	if c.Exit == nil {
 		c.Exit = func(err error) {
@@ -160,6 +170,9 @@ func (c Config) Validate() error {
 	if c.Storage == nil {
 		add("the data directory is missing")
 	}
+	if c.LogStore != BoltDB && c.LogStore != WAL {
+		add("log store %q: want %s or %s", c.LogStore, BoltDB, WAL)
+	}
 	if c.FSM == nil {
 		add("the state machine is missing")
 	}
@@ -173,6 +186,9 @@ func (c Config) Validate() error {
 	}
 	if c.DiskHeadroom < 0 || c.DiskReserve < 0 {
 		add("disk headroom %d and reserve %d: not below zero", c.DiskHeadroom, c.DiskReserve)
+	}
+	if c.SnapshotBytes < 0 || c.TrailingBytes < 0 {
+		add("snapshot bytes %d and trailing bytes %d: not below zero", c.SnapshotBytes, c.TrailingBytes)
 	}
 	problems = append(problems, c.checkPeers()...)
 	problems = append(problems, c.checkTimes()...)

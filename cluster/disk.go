@@ -8,9 +8,6 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// cachedEntries keeps what followers fetch within reach of memory.
-const cachedEntries = 1024
-
 // disk is everything that a node keeps, open: its identity, its log and vote, its
 // snapshots. Holding it open excludes other processes.
 type disk struct {
@@ -174,6 +171,3 @@ func (d *disk) snapshotMembers() (raft.Configuration, uint64) {
 }
 
 func (d *disk) close() error { return d.store.Close() }
-
-// logStore is what Raft writes through: the guarded store behind a cache.
-func (d *disk) logStore(g *guard) (raft.LogStore, error) { return raft.NewLogCache(cachedEntries, g) }

@@ -27,6 +27,7 @@ type Node struct {
 	disk     *disk
 	space    *space // nil where the storage has no bounds
 	port     *port
+	backlog  *backlog
 	state    *state
 	trans    transport
 	barriers barriers
@@ -64,7 +65,7 @@ type seams struct {
 // neither votes nor stores anything of theirs (rule R15).
 //
 // Errors that a caller may tell apart: [ErrForeignDir], [ErrCorruptDir],
-// [ErrDirInUse], [ErrDataLost], [ErrEmptyDisk], [ErrPeersDiffer],
+// [ErrDirInUse], [ErrLogStore], [ErrDataLost], [ErrEmptyDisk], [ErrPeersDiffer],
 // [ErrNotInvited], [ErrRemoved], and the context's. After an error nothing is left
 // running.
 func Open(ctx context.Context, cfg Config) (*Node, error) { return open(ctx, cfg, seams{}) }
@@ -97,7 +98,8 @@ func (n *Node) start(ctx context.Context, s seams) error {
 		return err
 	}
 	n.watchSpace()
-	n.state = newState(n.cfg.FSM, n.disk)
+	n.backlog = newBacklog(n.cfg)
+	n.state = newState(n.cfg.FSM, n.disk, n.trail)
 	if n.port, err = listen(n.cfg); err != nil {
 		return err
 	}
@@ -114,6 +116,7 @@ func (n *Node) start(ctx context.Context, s seams) error {
 	}
 	n.work.Go(n.changes.watch(n))
 	n.work.Go(n.watchRemoval)
+	n.work.Go(n.watchBacklog)
 	n.work.Go(n.watchSilence)
 	n.terms.begin()
 	return nil
@@ -137,10 +140,7 @@ func (n *Node) startRaft(s seams) error {
 		stores: store, limit: n.cfg.StoreTimeout, fail: n.exit, look: n.space.glance,
 		used: func() error { return n.disk.advance(phaseMember) },
 	}
-	logs, err := n.disk.logStore(g)
-	if err != nil {
-		return err
-	}
+	logs := &logCache{LogStore: g, backlog: n.backlog}
 	r, err := newRaft(conf, n.state, logs, g, n.disk, n.trans)
 	if err != nil {
 		return err

@@ -15,14 +15,15 @@ type state struct {
 	inner raft.FSM
 	batch raft.BatchingFSM // inner, if it takes batches
 	disk  *disk
+	begun func() // told as a snapshot begins, before the state machine is asked
 
 	mu        sync.Mutex
 	committed raft.Configuration // guarded by mu
 	index     uint64             // guarded by mu: of committed
 }
 
-func newState(inner raft.FSM, d *disk) *state {
-	s := &state{inner: inner, disk: d}
+func newState(inner raft.FSM, d *disk, begun func()) *state {
+	s := &state{inner: inner, disk: d, begun: begun}
 	s.batch, _ = inner.(raft.BatchingFSM)
 	return s
 }
@@ -50,7 +51,11 @@ func (s *state) ApplyBatch(ls []*raft.Log) []any {
 	return answers
 }
 
-func (s *state) Snapshot() (raft.FSMSnapshot, error) { return s.inner.Snapshot() }
+// Snapshot is where the log's weight is taken: what comes after it is not in it.
+func (s *state) Snapshot() (raft.FSMSnapshot, error) {
+	s.begun()
+	return s.inner.Snapshot()
+}
 
 // Restore takes the configuration from the snapshot that is being restored: the
 // newest one.
