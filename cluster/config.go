@@ -65,7 +65,6 @@ type Config struct {
 	Advertise  string // host:port that the others dial; default: its address in Peers, else the bound address
 	APIAddress string // where this node serves clients; told to its peers so that a follower can forward
 	Dir        string // data directory; one process at a time
-	LogStore   LogStore // what holds the log in Dir; default BoltDB
 
 	// Peers are the first members, this node among them, the same list on every
 	// node. It is read once, on a node's first start. A node without Peers waits
@@ -128,9 +127,8 @@ func (c Config) withDefaults() Config {
 	if c.Network == nil {
 		c.Network = tcp{}
 	}
-	c.LogStore = orDefault(c.LogStore, BoltDB)
 	if c.Storage == nil && c.Dir != "" {
-		c.Storage = files{dir: c.Dir, log: c.LogStore}
+		c.Storage = files{c.Dir}
 	}
 	if c.Exit == nil {
 		c.Exit = func(err error) {
@@ -169,9 +167,6 @@ func (c Config) Validate() error {
 	}
 	if c.Storage == nil {
 		add("the data directory is missing")
-	}
-	if c.LogStore != BoltDB && c.LogStore != WAL {
-		add("log store %q: want %s or %s", c.LogStore, BoltDB, WAL)
 	}
 	if c.FSM == nil {
 		add("the state machine is missing")
