@@ -37,7 +37,7 @@ type Config struct {
 	MaxUndecidedBytes int
 
 	// PreparesInFlight and DeliveriesInFlight bound the calls under way to one
-	// participant, 256 and 64; each is a goroutine. Prepares and deliveries have
+	// participant, 256 each; each is a goroutine. Prepares and deliveries have
 	// rooms of their own, because a prepare may wait for a lock that only a
 	// delivery frees.
 	PreparesInFlight   int
@@ -105,7 +105,7 @@ func (c Config) withDefaults() Config {
 	orInt(&c.MaxTransactionBytes, 1<<20)
 	orInt(&c.MaxUndecidedBytes, 256<<20)
 	orInt(&c.PreparesInFlight, 256)
-	orInt(&c.DeliveriesInFlight, 64)
+	orInt(&c.DeliveriesInFlight, 256)
 	orDuration(&c.BackoffBase, 50*time.Millisecond)
 	orDuration(&c.BackoffCap, 10*time.Second)
 	orDuration(&c.ScanInterval, 30*time.Second)
