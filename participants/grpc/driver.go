@@ -61,6 +61,11 @@ func (Driver) Open(_ context.Context, r participants.Registration, log hclog.Log
 	if err != nil {
 		return nil, fmt.Errorf("target %q: %w", cfg.Target, err)
 	}
+	return newClient(conn, log), nil
+}
+
+// newClient takes conn over.
+func newClient(conn *grpc.ClientConn, log hclog.Logger) *client {
 	c := &client{
 		conn:   conn,
 		api:    participantv1.NewParticipantClient(conn),
@@ -71,7 +76,7 @@ func (Driver) Open(_ context.Context, r participants.Registration, log hclog.Log
 	learning, stop := context.WithCancel(context.Background())
 	c.stopLearning = stop
 	go c.learn(learning)
-	return c, nil
+	return c
 }
 
 func dialOptions(cfg Config) []grpc.DialOption {

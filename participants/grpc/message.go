@@ -1,7 +1,6 @@
 package grpcparticipant
 
 import (
-	"sync"
 	"time"
 
 	"github.com/decree-tx/decree/fsm/txn"
@@ -16,9 +15,6 @@ const (
 	callCommit
 	callAbort
 )
-
-// calls are used again, for the sake of their channels.
-var calls = sync.Pool{New: func() any { return &call{ended: make(chan result, 1)} }}
 
 // size is what the call takes in a message, at most.
 func (c *call) size() int { return callSize + len(c.branch.Payload) }

@@ -49,6 +49,7 @@ type streams struct {
 
 	current atomic.Pointer[stream]
 	wanted  chan struct{} // there are calls, and no stream for them
+	calls   sync.Pool     // of *call, to use their channels again
 
 	// Of run, the one goroutine that streams owns.
 	stop  context.CancelFunc
@@ -57,6 +58,7 @@ type streams struct {
 
 func (k *streams) start(conn *grpc.ClientConn, api participantv1.ParticipantClient, log hclog.Logger) {
 	k.conn, k.api, k.log = conn, api, log
+	k.calls.New = func() any { return &call{ended: make(chan result, 1)} }
 	k.wanted, k.ended = make(chan struct{}, 1), make(chan struct{})
 	ctx, stop := context.WithCancel(context.Background())
 	k.stop = stop
@@ -80,12 +82,12 @@ func (k *streams) call(ctx context.Context, of kind, b participants.Branch) (*pa
 	if len(b.Payload) > maxStreamed || ctx.Err() != nil {
 		return nil, errNotSent
 	}
-	c := calls.Get().(*call)
+	c := k.calls.Get().(*call)
 	c.kind, c.branch, c.txid = of, b, b.TxID.String()
 	c.deadline, _ = ctx.Deadline()
 	answer, err := s.do(ctx, c)
 	c.branch.Payload = nil
-	calls.Put(c)
+	k.calls.Put(c)
 	if e := answer.GetError(); e != nil {
 		return nil, errorFromWire(e)
 	}

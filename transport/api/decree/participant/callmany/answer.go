@@ -36,7 +36,7 @@ func microseconds(n uint64) time.Duration {
 
 // carryOut asks h, unless the caller has gone by now.
 func (c *call) carryOut(h Handler) *participantv1.CallAnswer {
-	defer c.cancel()
+	defer c.ctx.end()
 	answer := &participantv1.CallAnswer{Sequence: c.GetSequence()}
 	err := c.ctx.Err()
 	if err == nil {
@@ -51,17 +51,17 @@ func (c *call) carryOut(h Handler) *participantv1.CallAnswer {
 func (c *call) ask(h Handler, answer *participantv1.CallAnswer) (err error) {
 	switch {
 	case c.GetPrepare() != nil:
-		answer.Prepare, err = h.Prepare(c.ctx, c.GetPrepare())
+		answer.Prepare, err = h.Prepare(&c.ctx, c.GetPrepare())
 		if r := answer.GetPrepare(); !fits(r.GetReason()) {
 			answer.Prepare = &participantv1.PrepareResponse{Vote: r.GetVote(), Reason: clip(r.GetReason())}
 		}
 	case c.GetCommit() != nil:
-		answer.Commit, err = h.Commit(c.ctx, c.GetCommit())
+		answer.Commit, err = h.Commit(&c.ctx, c.GetCommit())
 		if r := answer.GetCommit(); !fits(r.GetDetail()) {
 			answer.Commit = &participantv1.CommitResponse{Receipt: r.GetReceipt(), Detail: clip(r.GetDetail())}
 		}
 	case c.GetAbort() != nil:
-		answer.Abort, err = h.Abort(c.ctx, c.GetAbort())
+		answer.Abort, err = h.Abort(&c.ctx, c.GetAbort())
 		if r := answer.GetAbort(); !fits(r.GetDetail()) {
 			answer.Abort = &participantv1.AbortResponse{Receipt: r.GetReceipt(), Detail: clip(r.GetDetail())}
 		}

@@ -20,8 +20,7 @@ const (
 // call is one that was read and is not answered yet.
 type call struct {
 	*participantv1.Call
-	ctx    context.Context
-	cancel context.CancelFunc
+	ctx callContext
 }
 
 // desk is the work of one stream. A reader queues calls, workers carry them out, a
@@ -70,7 +69,7 @@ func (d *desk) take(frame *participantv1.CallManyRequest) error {
 	defer d.mu.Unlock()
 	for _, sequence := range frame.GetCancelled() {
 		if c := d.open[sequence]; c != nil {
-			c.cancel()
+			c.ctx.end()
 		}
 	}
 	for _, w := range frame.GetCalls() {
@@ -84,11 +83,9 @@ func (d *desk) take(frame *participantv1.CallManyRequest) error {
 			return errTwice(w.GetSequence())
 		}
 		complete(w, frame)
-		c := &call{Call: w}
+		c := &call{Call: w, ctx: callContext{stream: d.ctx}}
 		if patience := w.GetPatienceUs(); patience > 0 {
-			c.ctx, c.cancel = context.WithDeadline(d.ctx, now.Add(microseconds(patience)))
-		} else {
-			c.ctx, c.cancel = context.WithCancel(d.ctx)
+			c.ctx.deadline = now.Add(microseconds(patience))
 		}
 		d.open[w.GetSequence()] = c
 		d.owed++
