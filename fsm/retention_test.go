@@ -64,7 +64,12 @@ func TestRetentionKeepsWhatMatters(t *testing.T) {
 	if n := j.collectTo(second(250), 100); n != 3 {
 		t.Errorf("%d collected, want all that finished without damage", n)
 	}
-	if s := j.m.Stats(); s.Retained != 2 || s.Unfinished != 1 || s.Damaged != 1 {
+	if s := j.m.Stats(); s.Retained != 2 || s.Unfinished != 1 || s.Damaged != 1 || s.Finished != 0 || s.Oldest != 0 {
+		t.Errorf("%+v", s)
+	}
+	last := idAt(j.now, 9)
+	j.finish(last, txn.Done)
+	if s := j.m.Stats(); s.Finished != 1 || s.Oldest != j.now {
 		t.Errorf("%+v", s)
 	}
 }

@@ -77,8 +77,12 @@ type Stats struct {
 	Unfinished   int // transactions that are owed something
 	Retained     int // all that are known, unfinished and finished
 	Damaged      int // those with a heuristic branch
+	Finished     int // those that retention will end: finished, and not damaged
 	Participants int
 	Watches      int // subscribers to changes
+	// Oldest is where the horizon must pass for the first of Finished to go; zero
+	// where there is none.
+	Oldest txn.Time
 
 	Entries  uint64 // entries applied, without those that were refused
 	Bytes    uint64 // of them
@@ -94,6 +98,10 @@ func (m *Machine) Stats() Stats {
 	s.Unfinished = m.state.unfinished.Len()
 	s.Retained = m.state.transactions.Len()
 	s.Damaged = m.state.damaged.Len()
+	s.Finished = m.state.ripening.Len()
+	if first, ok := m.state.ripening.Min(); ok {
+		s.Oldest = first.at
+	}
 	s.Participants = len(m.state.participants)
 	s.Watches = m.feed.len()
 	return s

@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -36,8 +37,10 @@ type Config struct {
 	// Retention is how long a finished transaction answers retries with its
 	// outcome, 24h. Older txids are refused as expired.
 	Retention time.Duration
-	// MaxRetained bounds the finished transactions kept, 1,000,000: past it the
-	// oldest go early, though none before MinRetention.
+	// MaxRetained bounds the finished transactions kept, 1,000,000, at some 400 bytes
+	// each: past it the oldest go early, though at first none before MinRetention. A
+	// quarter more, and a minute is all that they are kept for; twice as many, and no
+	// new transactions are admitted (rule R14).
 	MaxRetained int
 
 	// Wall tells wall time, time.Now by default. It is read once in an epoch. Where it
@@ -46,8 +49,8 @@ type Config struct {
 	Wall func() time.Time
 }
 
-// MinRetention is the least time for which a finished transaction is kept, in
-// spite of MaxRetained: longer than any sensible client retries.
+// MinRetention is the least time for which a finished transaction is kept where the
+// room allows it: longer than any sensible client retries.
 const MinRetention = 10 * time.Minute
 
 func (c Config) withDefaults() Config {
@@ -90,6 +93,7 @@ type Node struct {
 	logger hclog.Logger
 	writer *writer
 	clock  *clock
+	full   *atomic.Bool // as leader: there is no room for more finished transactions
 }
 
 // Open starts a node. It blocks while the cluster admits it: an empty node joins
@@ -99,7 +103,7 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
-	n := &Node{cfg: cfg, logger: cfg.Logger.With("node", cfg.Cluster.ID), clock: newClock(asleep)}
+	n := &Node{cfg: cfg, logger: cfg.Logger.With("node", cfg.Cluster.ID), clock: newClock(asleep), full: new(atomic.Bool)}
 	n.Machine = fsm.New(fsm.Options{Logger: n.logger, Halt: cfg.Cluster.Exit, Heard: n.clock.hear})
 
 	member := cfg.Cluster
@@ -134,10 +138,13 @@ func (n *Node) Close(ctx context.Context) error {
 const fullDiskDelay = 5 * time.Second
 
 // admit keeps new transactions out while this node's disk has room for decisions
-// only.
+// only, and while its memory has none for more outcomes.
 func (n *Node) admit() error {
-	if n.Cluster.Disk().Low {
+	switch {
+	case n.Cluster.Disk().Low:
 		return &coordinator.BusyError{What: "the leader's disk is nearly full", RetryAfter: fullDiskDelay}
+	case n.full.Load():
+		return &coordinator.BusyError{What: "too many finished transactions are kept", RetryAfter: fullDelay}
 	}
 	return nil
 }

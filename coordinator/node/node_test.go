@@ -496,16 +496,6 @@ func TestRetention(t *testing.T) {
 	if back := now.Sub(leader.horizon(now)); back != 24*time.Hour {
 		t.Errorf("the horizon lies %s back", back)
 	}
-	crowded := *leader
-	crowded.cfg.MaxRetained = 4
-	if h := crowded.horizon(now); h != now.Add(-max(24*time.Hour*4/10, MinRetention)) {
-		t.Errorf("with too many kept, the horizon lies %s back", now.Sub(h))
-	}
-	crowded.cfg.MaxRetained = 0
-	if h := crowded.horizon(now); h != now.Add(-MinRetention) {
-		t.Errorf("with far too many kept, the horizon lies %s back", now.Sub(h))
-	}
-
 	old := expiredID() // not yet: the horizon lies a day back
 	x.submit(transfer(old))
 	x.await("all receipts", func() bool { return leader.Machine.Stats().Unfinished == 0 })

@@ -82,7 +82,8 @@ type Server struct {
 
 	// Retention is how long a finished transaction answers retries with its
 	// outcome; older txids are refused as expired. MaxRetained bounds how many are
-	// kept: past it the oldest go earlier.
+	// kept, at some 400 bytes each: past it the oldest go earlier, and with twice as
+	// many a leader admits no new transactions.
 	Retention   time.Duration
 	MaxRetained int
 
