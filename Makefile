@@ -8,7 +8,7 @@ BIN     := bin/decree
 TIMEOUT ?= 20m
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-short test-fast databases failovers sim model fuzz mutants lint generate check-generated demo bank bank-chaos chaos clean ci
+.PHONY: help build test test-short test-fast databases failovers sim model fuzz mutants lint generate check-generated demo bank bank-chaos chaos bench clean ci
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ bank-chaos: build ## the same for 200 failovers, while nodes, databases, service
 
 chaos: ## break real processes at every step of the protocol until 500 leaders fell, and audit
 	scripts/chaos.sh --failovers 500 $(CHAOS)
+
+bench: build ## measure the goals for decree's speed on this machine, ten quiet minutes of it
+	$(BIN) bench suite $(BENCH)
 
 ci: ## what CI runs
 	.ci/run

@@ -72,7 +72,7 @@ func (p *program) benchCommand() *cobra.Command {
 		},
 	}
 	f.register(cmd)
-	cmd.AddCommand(p.serveBareCommand())
+	cmd.AddCommand(p.serveBareCommand(), p.benchSuiteCommand())
 	return cmd
 }
 
@@ -101,6 +101,7 @@ func (f *benchFlags) register(cmd *cobra.Command) {
 	flags.IntVar(&c.Nodes, "nodes", c.Nodes, "the `number` of nodes to start")
 	flags.StringVar(&c.Participants, "participants", c.Participants, "`kind` of the participants to start: trivial or kv")
 	flags.IntVar(&c.ParticipantsCount, "participants-count", c.ParticipantsCount, "the `number` of participants, in two processes")
+	flags.StringVar(&c.LogStore, "log-store", "", "the nodes' log `store`, as decree server --log-store takes it")
 	flags.StringArrayVar(&c.ServerArgs, "server-arg", nil, "a further `argument` of every node, such as --heartbeat-timeout=200ms")
 	flags.StringSliceVar(&c.Endpoints, "endpoints", nil, "measure the cluster at these gRPC `addresses` instead")
 	flags.StringArrayVar(&f.targets, "participant", nil, "a participant of that cluster and its branches' payload, as `name=payload`; {n} in it is the transaction's number")
@@ -109,7 +110,7 @@ func (f *benchFlags) register(cmd *cobra.Command) {
 	flags.IntVar(&c.Stuck, "stuck", 0, "measure again while this `number` of transactions wait at participants that do not answer")
 	flags.StringVar(&c.Profile, "profile", "", "write CPU profiles of all processes to this `directory`")
 	flags.StringVar(&f.plot, "plot", "", "draw latency and rate of each step into this SVG `file`")
-	flags.StringVar(&c.Dir, "dir", "", "keep the nodes' data and logs in this `directory` (default: a temporary one)")
+	flags.StringVar(&c.Dir, "dir", "", "keep the nodes' data and logs below this `directory` (default: a temporary one, which goes)")
 	flags.BoolVar(&f.asJSON, "json", false, "the same as -o json: one object, for programs")
 }
 

@@ -9,21 +9,13 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/spf13/cobra"
-
 	benchmark "github.com/decree-tx/decree/cmd/internal/bench"
 )
 
 // readBench reads the flags of a bench.
 func readBench(t *testing.T, args ...string) (benchmark.Config, error) {
 	t.Helper()
-	var f benchFlags
-	cmd := &cobra.Command{}
-	f.register(cmd)
-	if err := cmd.ParseFlags(args); err != nil {
-		t.Fatal(err)
-	}
-	return f.config()
+	return parseBench(args)
 }
 
 func TestBenchSteps(t *testing.T) {

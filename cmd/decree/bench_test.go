@@ -50,3 +50,58 @@ func TestBench(t *testing.T) {
 		t.Errorf("somebody works for nothing: %+v", m.CPU)
 	}
 }
+
+// TestBenchAgainstRaft holds that both are measured in every round, by the same number of
+// callers, and that the mix has what was asked for.
+func TestBenchAgainstRaft(t *testing.T) {
+	r := runBench(t, "--ramp", "1,8", "--against-raft", "--rounds", "2", "--abort", "20%", "--read-only", "20%",
+		"--participants", "kv", "--wait", "delivery", "--warmup", "0s", "--duration", "400ms")
+	if len(r.Steps) != 2 || len(r.Steps[1].Rounds) != 2 {
+		t.Fatalf("%d steps", len(r.Steps))
+	}
+	for _, step := range r.Steps {
+		for _, round := range step.Rounds {
+			b, d := round.Bare, round.Decree
+			if b.Callers != step.Clients || b.EntryBytes < 100 || b.Throughput <= 0 || b.Failed != 0 {
+				t.Errorf("%s: bare Raft %+v", step.Step, *b)
+			}
+			if d.Committed == 0 || d.Failed != 0 {
+				t.Errorf("%s: %d committed, %d failed (%s)", step.Step, d.Committed, d.Failed, d.Fault)
+			}
+		}
+	}
+	if all := r.Steps[1].Summary; all.Aborted == 0 || all.Aborted > all.Committed {
+		t.Errorf("%d committed and %d aborted, want a fifth aborted", all.Committed, all.Aborted)
+	}
+}
+
+// TestBenchFailover holds that the leader fell under the load, and that another's
+// decisions were waited for.
+func TestBenchFailover(t *testing.T) {
+	r := runBench(t, "--clients", "8", "--warmup", "0s", "--kill-leader-at", "300ms", "--duration", "6s")
+	f := r.Failovers[0]
+	if f.Leader == f.NewLeader || f.RateBefore <= 0 || f.FirstDecision <= 0 || f.LongestGap <= 0 {
+		t.Errorf("%+v", f)
+	}
+}
+
+// TestBenchStuck holds that transactions do wait while the others are measured.
+func TestBenchStuck(t *testing.T) {
+	r := runBench(t, "--rate", "100", "--warmup", "0s", "--duration", "500ms", "--stuck", "100")
+	s := r.Stuck[0]
+	if s.Waiting < 90 || s.With.Committed == 0 || s.With.Failed != 0 {
+		t.Errorf("%d wait; meanwhile %d committed, %d failed (%s)", s.Waiting, s.With.Committed, s.With.Failed, s.With.Fault)
+	}
+}
+
+// TestBenchElsewhere measures a cluster that runs already.
+func TestBenchElsewhere(t *testing.T) {
+	b := startBench(t)
+	leader, _ := b.leader(0, nil)
+	payload := `{"ops": [{"op": "put", "key": "k{n}", "value": "v"}]}`
+	r := runBench(t, "--endpoints", leader.grpc, "--participant", "bank-a="+payload, "--participant", "bank-b="+payload,
+		"--clients", "4", "--warmup", "0s", "--duration", "300ms")
+	if m := r.Steps[0].Rounds[0].Decree; m.Committed == 0 || m.Aborted != 0 || m.Failed != 0 || m.CPU != nil {
+		t.Errorf("%d committed, %d aborted, %d failed (%s), cpu %v", m.Committed, m.Aborted, m.Failed, m.Fault, m.CPU)
+	}
+}

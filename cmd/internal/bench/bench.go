@@ -64,14 +64,14 @@ func (b *bench) onGround(ctx context.Context, measure func(context.Context) erro
 	if err != nil {
 		return err
 	}
-	if err := b.describe(); err != nil {
+	if err := b.describe(ctx); err != nil {
 		return err
 	}
 	return measure(ctx)
 }
 
 // describe writes down where the run takes place.
-func (b *bench) describe() error {
+func (b *bench) describe(ctx context.Context) error {
 	dir := os.TempDir()
 	if b.ground.fleet != nil {
 		dir = b.ground.fleet.Dir()
@@ -80,17 +80,21 @@ func (b *bench) describe() error {
 	if b.report.Machine, err = describeMachine(dir); err != nil {
 		return err
 	}
-	if b.ground.fleet != nil && b.report.Machine.FileSystem == "tmpfs" {
+	if b.ground.fleet == nil {
+		return nil
+	}
+	if b.report.Machine.FileSystem == "tmpfs" {
 		b.say("WARNING: %s is in memory (tmpfs): no fsync there is real; set --dir", dir)
 	}
-	return nil
+	b.report.Machine.RoundTripMicros, err = measureRoundTrip(ctx, b.ground.ports.fleet.Service(1))
+	return err
 }
 
 func (b *bench) say(format string, args ...any) { fmt.Fprintf(b.cfg.Out, format+"\n", args...) }
 
 func setting(cfg Config) Setting {
 	s := Setting{
-		Own: len(cfg.Endpoints) == 0, Nodes: cfg.Nodes, ServerArgs: strings.Join(cfg.ServerArgs, " "),
+		Own: len(cfg.Endpoints) == 0, Nodes: cfg.Nodes, ServerArgs: strings.Join(cfg.serverArgs(), " "),
 		Participants: cfg.Participants, ParticipantsCount: cfg.ParticipantsCount,
 		Branches: cfg.Branches, PayloadBytes: cfg.Payload, Abort: cfg.Abort, ReadOnly: cfg.ReadOnly, Wait: "delivery",
 		Connections: cfg.Connections, InFlight: cfg.InFlight,
@@ -175,7 +179,7 @@ func (b *bench) round(ctx context.Context, step Step, raft *bareRaft, n int) (r 
 		if err != nil {
 			return r, err
 		}
-		b.say("        %9s entries/s  p50 %s  p99 %s", thousands(m.Throughput), micros(m.Latency.P50), micros(m.Latency.P99))
+		b.say("        %9s entries/s  p50 %s  p99 %s", Thousands(m.Throughput), Micros(m.Latency.P50), Micros(m.Latency.P99))
 		r.Bare = &m
 	}
 	b.say("decree: %s%s", step, of)

@@ -34,8 +34,8 @@ const (
 type Config struct {
 	// Binary is the decree binary that plays the nodes and the participants.
 	Binary string
-	// Dir keeps the processes' data and logs; empty is a temporary directory, which
-	// goes with the run.
+	// Dir keeps the processes' data and logs, in a new directory of every cluster; empty
+	// is a temporary directory, which goes with the run.
 	Dir string
 	// Out gets a line a second, and what there is to say, for people.
 	Out io.Writer
@@ -48,6 +48,8 @@ type Config struct {
 	Endpoints []string
 	Targets   []Target
 	Nodes     int
+	// LogStore is the nodes' --log-store; empty is their default.
+	LogStore string
 	// ServerArgs are further arguments of every node.
 	ServerArgs []string
 	// Participants are Trivial or KV, and ParticipantsCount how many are registered.
@@ -101,12 +103,12 @@ type Step struct {
 
 func (s Step) String() string {
 	if s.open() {
-		return fmt.Sprintf("%s/s", thousands(s.Rate))
+		return fmt.Sprintf("%s/s", Thousands(s.Rate))
 	}
 	if s.Clients == 1 {
 		return "1 client"
 	}
-	return fmt.Sprintf("%s clients", thousands(float64(s.Clients)))
+	return fmt.Sprintf("%s clients", Thousands(float64(s.Clients)))
 }
 
 func (s Step) open() bool { return s.Rate > 0 }
@@ -207,6 +209,14 @@ func (c Config) validateKind(p *problems) {
 	if c.AgainstRaft && (len(c.Endpoints) > 0 || slices.ContainsFunc(c.Steps, Step.open)) {
 		p.add("against-raft", "needs a cluster of the bench's own, and clients, not a rate")
 	}
+}
+
+// serverArgs are the arguments of a node beside those that it needs.
+func (c Config) serverArgs() []string {
+	if c.LogStore == "" {
+		return c.ServerArgs
+	}
+	return append([]string{"--log-store", c.LogStore}, c.ServerArgs...)
 }
 
 // problems collects what is wrong.

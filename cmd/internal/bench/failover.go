@@ -108,7 +108,11 @@ func (f *Failover) judge(spans []span, fall, end time.Time) error {
 	}
 	f.FirstDecision = spans[first].answered.Sub(fall).Seconds()
 	f.LongestGap = longestGap(spans, fall).Seconds()
-	f.Recovered = f.recovered(spans, fall, end)
+	from := fall
+	if !f.Graceful {
+		from = spans[first].answered
+	}
+	f.Recovered = f.recovered(spans, fall, from, end)
 	return nil
 }
 
@@ -124,14 +128,14 @@ func longestGap(spans []span, fall time.Time) time.Duration {
 	return longest
 }
 
-// recovered is the first moment from which on the rate was back.
-func (f *Failover) recovered(spans []span, fall, end time.Time) float64 {
+// recovered is the first moment, not before from, from which on the rate was back.
+func (f *Failover) recovered(spans []span, fall, from, end time.Time) float64 {
 	enough := recoveredRate * f.RateBefore * recoveredSpan.Seconds()
 	place := func(at time.Time) int {
 		i, _ := slices.BinarySearchFunc(spans, at, func(s span, at time.Time) int { return s.answered.Compare(at) })
 		return i
 	}
-	for from := fall; !from.Add(recoveredSpan).After(end); from = from.Add(recoveredStep) {
+	for ; !from.Add(recoveredSpan).After(end); from = from.Add(recoveredStep) {
 		begin, over := place(from), place(from.Add(recoveredSpan))
 		if float64(over-begin) >= enough {
 			return from.Sub(fall).Seconds()

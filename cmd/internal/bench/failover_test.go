@@ -36,7 +36,8 @@ func TestJudgeAKill(t *testing.T) {
 	if !close2(f.FirstDecision, 0.8) || !close2(f.LongestGap, 0.8) {
 		t.Errorf("first decision after %gs, want 0.8; longest gap %gs, want 0.8", f.FirstDecision, f.LongestGap)
 	}
-	// At 2.9s after the start a window of half a second holds 90 %: 10 + 80 of 100.
+	// From 2.9s after the start on, half a second holds 90 %: 10 at half the rate, 80 at
+	// the whole.
 	if !close2(f.Recovered, 1.9) {
 		t.Errorf("recovered after %gs, want 1.9", f.Recovered)
 	}

@@ -49,8 +49,11 @@ func newGround(ctx context.Context, cfg Config) (*ground, error) {
 	if len(cfg.Endpoints) > 0 {
 		return g, g.dial(cfg.Endpoints, cfg.Connections)
 	}
-	var err error
-	if g.fleet, err = fleet.New(fleet.Config{Binary: cfg.Binary, Dir: cfg.Dir}); err != nil {
+	dir, err := ownDirectory(cfg.Dir)
+	if err != nil {
+		return g, err
+	}
+	if g.fleet, err = fleet.New(fleet.Config{Binary: cfg.Binary, Dir: dir}); err != nil {
 		return g, err
 	}
 	if g.ports, err = newPorts(); err != nil {
@@ -74,6 +77,18 @@ func newGround(ctx context.Context, cfg Config) (*ground, error) {
 		}
 	}
 	return g, nil
+}
+
+// ownDirectory is a new directory below one that the user named, for a cluster must not
+// find another's data; empty where none was named.
+func ownDirectory(below string) (string, error) {
+	if below == "" {
+		return "", nil
+	}
+	if err := os.MkdirAll(below, 0o755); err != nil {
+		return "", err
+	}
+	return os.MkdirTemp(below, "bench-")
 }
 
 // dial makes the SDK clients.
@@ -146,7 +161,7 @@ func (g *ground) startNodes(cfg Config) error {
 	}
 	var err error
 	g.cluster, err = g.fleet.StartClusterWith(g.ports.fleet, fleet.Options{
-		Nodes: cfg.Nodes, Args: cfg.ServerArgs,
+		Nodes: cfg.Nodes, Args: cfg.serverArgs(),
 		Env: func(id string) []string {
 			g.debug[id] = addresses[len(g.debug)]
 			return []string{"DECREE_DEBUG_LISTEN=" + g.debug[id]}

@@ -1,11 +1,17 @@
 package bench
 
 import (
+	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 )
 
 // Machine is where the run took place; figures mean little without it.
@@ -17,6 +23,9 @@ type Machine struct {
 	Go         string `json:"go"`
 	// SyncMicros is the median of a 4 KiB write and its fsync there.
 	SyncMicros int64 `json:"fsync_us"`
+	// RoundTripMicros is the median of a unary gRPC call to a participant's process, one
+	// at a time; 0 where the participants are somebody else's.
+	RoundTripMicros int64 `json:"round_trip_us,omitempty"`
 }
 
 func describeMachine(dir string) (Machine, error) {
@@ -63,6 +72,30 @@ func fileSystem(dir, mounts string) string {
 		}
 	}
 	return kind
+}
+
+// roundTrips is enough for a median, and takes a tenth of a second.
+const roundTrips = 300
+
+// measureRoundTrip is the median time, in microseconds, of a unary gRPC call that does
+// nothing.
+func measureRoundTrip(ctx context.Context, address string) (us int64, err error) {
+	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close() //nolint:errcheck // nothing is under way
+	took := newHistogram()
+	for range roundTrips {
+		start := time.Now()
+		if _, err := healthv1.NewHealthClient(conn).Check(ctx, &healthv1.HealthCheckRequest{}); err != nil {
+			return 0, fmt.Errorf("a call to %s: %w", address, err)
+		}
+		if err := took.RecordValue(max(time.Since(start).Microseconds(), 1)); err != nil {
+			return 0, err
+		}
+	}
+	return took.ValueAtQuantile(50), nil
 }
 
 // syncs is enough for a median, and takes a tenth of a second on a slow disk.

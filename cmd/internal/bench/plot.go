@@ -126,7 +126,7 @@ func (p *picture) latencies() {
 	for _, us := range logTicks(p.low, p.high) {
 		y := p.down(us)
 		p.put(`<line class="grid" x1="%d" x2="%d" y1="%.1f" y2="%.1f"/>`, plotLeft, plotRight, y, y)
-		p.text("quiet end", plotLeft-8, y+4, micros(int64(us)))
+		p.text("quiet end", plotLeft-8, y+4, Micros(int64(us)))
 	}
 	p.put(`<rect class="frame" x="%d" y="%d" width="%d" height="%d"/>`, plotLeft, latencyTop, plotRight-plotLeft, latencyEnd-latencyTop)
 	if len(p.steps) == 0 {
@@ -179,7 +179,7 @@ func (p *picture) rates() {
 	for _, share := range []float64{0, 0.5, 1} {
 		y := rateEnd - share*(rateEnd-rateTop)
 		p.put(`<line class="grid" x1="%d" x2="%d" y1="%.1f" y2="%.1f"/>`, plotLeft, plotRight, y, y)
-		p.text("quiet end", plotLeft-8, y+4, thousands(share*top))
+		p.text("quiet end", plotLeft-8, y+4, Thousands(share*top))
 	}
 	p.put(`<rect class="frame" x="%d" y="%d" width="%d" height="%d"/>`, plotLeft, rateTop, plotRight-plotLeft, rateEnd-rateTop)
 	width := min(barWidth, 0.6*(plotRight-plotLeft)/float64(max(len(p.steps), 1)))
@@ -187,7 +187,7 @@ func (p *picture) rates() {
 		rate := step.Summary.Throughput.Median
 		height := rate / top * (rateEnd - rateTop)
 		p.put(`<rect class="bar" x="%.1f" y="%.1f" width="%.1f" height="%.1f"/>`, p.across(i)-width/2, rateEnd-height, width, height)
-		p.text("quiet middle", p.across(i), rateTop-8, thousands(rate))
+		p.text("quiet middle", p.across(i), rateTop-8, Thousands(rate))
 	}
 	p.text("quiet", plotRight+8, rateTop-8, "tx/s answered")
 }
@@ -196,9 +196,9 @@ func (p *picture) rates() {
 func (p *picture) labelSteps() {
 	what := "clients, closed loop"
 	for i, step := range p.steps {
-		text := thousands(float64(step.Clients))
+		text := Thousands(float64(step.Clients))
 		if step.open() {
-			text, what = thousands(step.Rate)+"/s", "begun a second, open loop"
+			text, what = Thousands(step.Rate)+"/s", "begun a second, open loop"
 		}
 		p.text("quiet middle", p.across(i), stepLabels, text)
 	}

@@ -56,6 +56,9 @@ func (b *bench) stuck(ctx context.Context) (err error) {
 	if s.Without, err = b.measure(ctx, b.cfg.Steps[0], ""); err != nil {
 		return err
 	}
+	if err := b.settle(ctx, 0); err != nil {
+		return err
+	}
 	before, err := b.leaderMemory(ctx)
 	if err != nil {
 		return err
@@ -122,11 +125,6 @@ func (h *holding) release() error {
 func (b *bench) hold(ctx context.Context) (*holding, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	h := &holding{cancel: cancel}
-	view, err := b.ground.leader(ctx)
-	if err != nil {
-		return h, errors.Join(err, h.release())
-	}
-	already := view.GetUnfinished()
 	atLate := int(lateShare * float64(b.cfg.Stuck))
 	for n := range b.cfg.Stuck {
 		if n%callsPerClient == 0 {
@@ -144,16 +142,24 @@ func (b *bench) hold(ctx context.Context) (*holding, error) {
 		h.calls.Go(func() { b.wait(ctx, c, at, again) })
 	}
 	b.say("leaving %d transactions at a participant that never answers, %d at one that takes %s", b.cfg.Stuck-atLate, atLate, lateness)
-	bounded, stop := context.WithTimeout(ctx, patience)
-	defer stop()
-	err = poll(bounded, "the transactions to wait", func() (bool, error) {
-		view, err := b.ground.clients[0].Status(bounded)
-		return err == nil && view.GetUnfinished()-already >= uint64(b.cfg.Stuck)*9/10, nil //nolint:gosec // positive
-	})
-	if err != nil {
+	if err := b.settle(ctx, uint64(b.cfg.Stuck)*9/10); err != nil { //nolint:gosec // positive
 		return h, errors.Join(err, h.release())
 	}
 	return h, nil
+}
+
+// settle waits until all transactions are finished, or until at least so many are not.
+func (b *bench) settle(ctx context.Context, unfinished uint64) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return poll(ctx, fmt.Sprintf("%d transactions to be unfinished", unfinished), func() (bool, error) {
+		view, err := b.ground.leader(ctx)
+		if err != nil {
+			return false, nil // it is asked again
+		}
+		n := view.GetUnfinished()
+		return n == unfinished || unfinished > 0 && n > unfinished, nil
+	})
 }
 
 // wait submits one transaction that will not end soon, and again when it has.

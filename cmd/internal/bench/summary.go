@@ -23,8 +23,8 @@ func figureOf(values []float64) Figure {
 	return f
 }
 
-// figure is that of what of returns for each of all.
-func figure[T any](all []T, of func(T) float64) Figure {
+// FigureOver is the figure of what of returns for each of all.
+func FigureOver[T any](all []T, of func(T) float64) Figure {
 	values := make([]float64, len(all))
 	for i, one := range all {
 		values[i] = of(one)
@@ -69,7 +69,7 @@ type BareSummary struct {
 
 func summarize(rounds []Round) Summary {
 	of := func(get func(Measured) float64) Figure {
-		return figure(rounds, func(r Round) float64 { return get(r.Decree) })
+		return FigureOver(rounds, func(r Round) float64 { return get(r.Decree) })
 	}
 	s := Summary{
 		Throughput: of(func(m Measured) float64 { return m.Throughput }),
@@ -104,19 +104,19 @@ func summarize(rounds []Round) Summary {
 
 func summarizeBare(rounds []Round) *BareSummary {
 	return &BareSummary{
-		Throughput: figure(rounds, func(r Round) float64 { return r.Bare.Throughput }),
+		Throughput: FigureOver(rounds, func(r Round) float64 { return r.Bare.Throughput }),
 		Latency:    latencies(rounds, func(r Round) Latency { return r.Bare.Latency }),
 		EntryBytes: rounds[0].Bare.EntryBytes,
-		P50Ratio: figure(rounds, func(r Round) float64 {
+		P50Ratio: FigureOver(rounds, func(r Round) float64 {
 			return ratio(float64(r.Decree.Latency.P50), float64(r.Bare.Latency.P50))
 		}),
-		RateRatio: figure(rounds, func(r Round) float64 { return ratio(r.Decree.Throughput, r.Bare.Throughput) }),
+		RateRatio: FigureOver(rounds, func(r Round) float64 { return ratio(r.Decree.Throughput, r.Bare.Throughput) }),
 	}
 }
 
 func latencies(rounds []Round, get func(Round) Latency) LatencyFigure {
 	of := func(value func(Latency) int64) Figure {
-		return figure(rounds, func(r Round) float64 { return float64(value(get(r))) })
+		return FigureOver(rounds, func(r Round) float64 { return float64(value(get(r))) })
 	}
 	return LatencyFigure{
 		P50:  of(func(l Latency) int64 { return l.P50 }),

@@ -12,7 +12,7 @@ import (
 func liveLine(at, span time.Duration, c *counted, inFlight int64, note string) string {
 	l := latencyOf(c.latency)
 	line := fmt.Sprintf("%6s  %9s tx/s  p50 %s  p99 %s  max %s  in flight %d", at.Round(100*time.Millisecond),
-		thousands(float64(c.done())/span.Seconds()), micros(l.P50), micros(l.P99), micros(l.Max), inFlight)
+		Thousands(float64(c.done())/span.Seconds()), Micros(l.P50), Micros(l.P99), Micros(l.Max), inFlight)
 	for _, n := range []struct {
 		count uint64
 		what  string
@@ -27,8 +27,8 @@ func liveLine(at, span time.Duration, c *counted, inFlight int64, note string) s
 	return line
 }
 
-// micros shows a latency to three digits.
-func micros(us int64) string {
+// Micros shows a latency to three digits.
+func Micros(us int64) string {
 	d := time.Duration(us) * time.Microsecond
 	switch {
 	case d >= 10*time.Second:
@@ -46,8 +46,8 @@ func micros(us int64) string {
 	}
 }
 
-// thousands shows a whole number with separators.
-func thousands(n float64) string {
+// Thousands shows a whole number with separators.
+func Thousands(n float64) string {
 	digits := fmt.Sprintf("%.0f", n)
 	var b strings.Builder
 	for i, d := range digits {
@@ -62,8 +62,7 @@ func thousands(n float64) string {
 // Write shows a report to people.
 func (r *Report) Write(w io.Writer) error {
 	t := &sheet{table: tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)}
-	m := r.Machine
-	t.row("machine", "%d x %s, Linux %s, %s, fsync %s, %s", m.Cores, m.Processor, m.Kernel, m.FileSystem, micros(m.SyncMicros), m.Go)
+	t.row("machine", "%s", r.Machine)
 	t.row("load", "%s", r.Setting.describe())
 	switch {
 	case len(r.Failovers) > 0:
@@ -78,6 +77,15 @@ func (r *Report) Write(w io.Writer) error {
 	return t.table.Flush()
 }
 
+// String is the machine on one line.
+func (m Machine) String() string {
+	s := fmt.Sprintf("%d x %s, Linux %s, %s, fsync %s", m.Cores, m.Processor, m.Kernel, m.FileSystem, Micros(m.SyncMicros))
+	if m.RoundTripMicros > 0 {
+		s += ", unary call " + Micros(m.RoundTripMicros)
+	}
+	return s + ", " + m.Go
+}
+
 func (s Setting) describe() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d branches", s.Branches)
@@ -88,6 +96,9 @@ func (s Setting) describe() string {
 		fmt.Fprintf(&b, " at %d %s participants, %d nodes", s.ParticipantsCount, s.Participants, s.Nodes)
 	} else {
 		fmt.Fprintf(&b, " at %s", s.Participants)
+	}
+	if s.ServerArgs != "" {
+		fmt.Fprintf(&b, " with %s", s.ServerArgs)
 	}
 	fmt.Fprintf(&b, ", answered at the %s", s.Wait)
 	if s.Abort > 0 || s.ReadOnly > 0 {
@@ -110,7 +121,7 @@ func (t *sheet) row(name, format string, args ...any) {
 // step shows one load in full.
 func (t *sheet) step(s StepReport) {
 	m := s.Summary
-	t.row("rate", "%s: %s tx/s; %d committed, %d aborted, %d failed, %d shed", s.Step, m.Throughput.show(thousands),
+	t.row("rate", "%s: %s tx/s; %d committed, %d aborted, %d failed, %d shed", s.Step, m.Throughput.show(Thousands),
 		m.Committed, m.Aborted, m.Failed, m.Shed)
 	for _, r := range s.Rounds {
 		if r.Decree.Fault != "" {
@@ -126,9 +137,9 @@ func (t *sheet) step(s StepReport) {
 			m.CPU.All, m.CPU.Leader, m.CPU.Followers, m.CPU.Participants, m.CPU.Clients)
 	}
 	digits := func(n float64) string { return fmt.Sprintf("%.3f", n) }
-	t.row("log", "%s entries and %s bytes a transaction; %s bytes to the leader's disk", m.Entries.show(digits), m.Bytes.show(thousands), m.DiskBytes.show(thousands))
+	t.row("log", "%s entries and %s bytes a transaction; %s bytes to the leader's disk", m.Entries.show(digits), m.Bytes.show(Thousands), m.DiskBytes.show(Thousands))
 	if b := m.Bare; b != nil {
-		t.row("bare raft", "%s entries/s of %d bytes from as many callers", b.Throughput.show(thousands), b.EntryBytes)
+		t.row("bare raft", "%s entries/s of %d bytes from as many callers", b.Throughput.show(Thousands), b.EntryBytes)
 		t.row("", "%s", b.Latency.describe())
 		t.row("ratio", "p50 %s bare p50s, rate %s of the bare rate", b.P50Ratio.show(twoDigits), b.RateRatio.show(twoDigits))
 	}
@@ -147,7 +158,7 @@ func (f Figure) show(one func(float64) string) string {
 	return fmt.Sprintf("%s (%s to %s)", one(f.Median), one(f.Least), one(f.Most))
 }
 
-func microsOf(us float64) string { return micros(int64(us)) }
+func microsOf(us float64) string { return Micros(int64(us)) }
 func twoDigits(n float64) string { return fmt.Sprintf("%.2f", n) }
 
 // ramp shows a line for each load.
@@ -165,12 +176,12 @@ func (t *sheet) ramp(steps []StepReport) {
 			cpu = fmt.Sprintf("%.0f", m.CPU.All)
 		}
 		cells := []string{
-			s.Step.String(), thousands(m.Throughput.Median), microsOf(m.Latency.P50.Median), microsOf(m.Latency.P90.Median),
+			s.Step.String(), Thousands(m.Throughput.Median), microsOf(m.Latency.P50.Median), microsOf(m.Latency.P90.Median),
 			microsOf(m.Latency.P99.Median), microsOf(m.Latency.P999.Median), microsOf(m.Latency.Max.Median),
 			cpu, fmt.Sprintf("%.3f", m.Entries.Median), fmt.Sprint(m.Aborted), fmt.Sprint(m.Failed), fmt.Sprint(m.Shed),
 		}
 		if against {
-			cells = append(cells, thousands(m.Bare.Throughput.Median), microsOf(m.Bare.Latency.P50.Median), twoDigits(m.Bare.P50Ratio.Median))
+			cells = append(cells, Thousands(m.Bare.Throughput.Median), microsOf(m.Bare.Latency.P50.Median), twoDigits(m.Bare.P50Ratio.Median))
 		}
 		fmt.Fprintln(t.table, strings.Join(cells, "\t"))
 	}
@@ -181,36 +192,36 @@ func (t *sheet) failovers(rounds []Failover) {
 		t.row("failover", "%s", f.describe())
 	}
 	if len(rounds) > 1 {
-		first := figure(rounds, func(f Failover) float64 { return f.FirstDecision })
-		gap := figure(rounds, func(f Failover) float64 { return f.LongestGap })
-		back := figure(rounds, func(f Failover) float64 { return f.Recovered })
+		first := FigureOver(rounds, func(f Failover) float64 { return f.FirstDecision })
+		gap := FigureOver(rounds, func(f Failover) float64 { return f.LongestGap })
+		back := FigureOver(rounds, func(f Failover) float64 { return f.Recovered })
 		t.row("medians", "first decision %s, longest time without one %s, 90 %% of the rate %s",
 			first.show(seconds), gap.show(seconds), back.show(seconds))
 	}
 }
 
-func seconds(s float64) string { return micros(int64(s * 1e6)) }
+func seconds(s float64) string { return Micros(int64(s * 1e6)) }
 
 func (f Failover) describe() string {
 	back := "90 % of the rate never came back"
 	if f.Recovered >= 0 {
 		back = "90 % of the rate after " + seconds(f.Recovered)
 	}
-	how := fmt.Sprintf("killed at %s tx/s; first decision of %s after %s", thousands(f.RateBefore), f.NewLeader, seconds(f.FirstDecision))
+	how := fmt.Sprintf("killed at %s tx/s; first decision of %s after %s", Thousands(f.RateBefore), f.NewLeader, seconds(f.FirstDecision))
 	if f.Graceful {
-		how = fmt.Sprintf("handed over to %s at %s tx/s", f.NewLeader, thousands(f.RateBefore))
+		how = fmt.Sprintf("handed over to %s at %s tx/s", f.NewLeader, Thousands(f.RateBefore))
 	}
 	return fmt.Sprintf("%s %s, longest time without one %s, %s; %d failed", f.Leader, how, seconds(f.LongestGap), back, f.Failed)
 }
 
 func (t *sheet) stuck(rounds []Stuck) {
 	for _, s := range rounds {
-		t.row("without", "%s tx/s  p50 %s  p99 %s", thousands(s.Without.Throughput), micros(s.Without.Latency.P50), micros(s.Without.Latency.P99))
-		t.row("with", "%s tx/s  p50 %s  p99 %s  while %s wait", thousands(s.With.Throughput), micros(s.With.Latency.P50),
-			micros(s.With.Latency.P99), thousands(float64(s.Waiting)))
-		t.row("memory", "%s bytes of the leader's live heap and %s resident for each that waits", thousands(s.HeapEach), thousands(s.ResidentEach))
+		t.row("without", "%s tx/s  p50 %s  p99 %s", Thousands(s.Without.Throughput), Micros(s.Without.Latency.P50), Micros(s.Without.Latency.P99))
+		t.row("with", "%s tx/s  p50 %s  p99 %s  while %s wait", Thousands(s.With.Throughput), Micros(s.With.Latency.P50),
+			Micros(s.With.Latency.P99), Thousands(float64(s.Waiting)))
+		t.row("memory", "%s bytes of the leader's live heap and %s resident for each that waits", Thousands(s.HeapEach), Thousands(s.ResidentEach))
 	}
 	if len(rounds) > 1 {
-		t.row("medians", "p99 with over without %s", figure(rounds, func(s Stuck) float64 { return s.P99Ratio }).show(twoDigits))
+		t.row("medians", "p99 with over without %s", FigureOver(rounds, func(s Stuck) float64 { return s.P99Ratio }).show(twoDigits))
 	}
 }

@@ -12,7 +12,7 @@ func TestMicros(t *testing.T) {
 	for us, want := range map[int64]string{
 		0: "0s", 7: "7µs", 999: "999µs", 1234: "1.23ms", 12345: "12.3ms", 123456: "123ms", 1234567: "1.23s", 12345678: "12.3s",
 	} {
-		if got := micros(us); got != want {
+		if got := Micros(us); got != want {
 			t.Errorf("%d: %s, want %s", us, got, want)
 		}
 	}
@@ -20,7 +20,7 @@ func TestMicros(t *testing.T) {
 
 func TestThousands(t *testing.T) {
 	for n, want := range map[float64]string{0: "0", 999.4: "999", 1000: "1,000", 1234567.8: "1,234,568", -1000: "-1,000"} {
-		if got := thousands(n); got != want {
+		if got := Thousands(n); got != want {
 			t.Errorf("%v: %s, want %s", n, got, want)
 		}
 	}
