@@ -96,7 +96,7 @@ func direct[A any](ctx context.Context, s *Server, hops int, e *errand[A]) (A, e
 
 func pursue[A any](ctx context.Context, s *Server, e *errand[A]) (A, error) {
 	var none A
-	for n := 0; ; n++ {
+	for n := 0; ; n++ { // attempts under one leader
 		now := s.observer.view() // before the attempt, so that no change is missed after it
 		answer, err := try(ctx, s, e, now)
 		if err == nil {
@@ -116,6 +116,9 @@ func pursue[A any](ctx context.Context, s *Server, e *errand[A]) (A, error) {
 		}
 		if !pause(ctx, n, after, now.changed) {
 			return giveUp(ctx, e, err)
+		}
+		if closed(now.changed) {
+			n = -1 // a new leader needs some milliseconds to begin; what was waited for the old one is no measure
 		}
 	}
 }
@@ -156,6 +159,15 @@ func pause(ctx context.Context, n int, atLeast time.Duration, changed <-chan str
 	case <-ctx.Done():
 	}
 	return ctx.Err() == nil
+}
+
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }
 
 // giveUp answers when time is up.

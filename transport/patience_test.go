@@ -112,6 +112,31 @@ func TestCallWaitsForTheElectionAndNoLonger(t *testing.T) {
 	})
 }
 
+// A leader that was just elected refuses for the milliseconds that it needs to open
+// its epoch. It is asked again soon, however long the election took.
+func TestNewLeaderIsAskedAgainSoon(t *testing.T) {
+	for range 20 {
+		synctest.Test(t, func(t *testing.T) {
+			n := offline(t)
+			elected := 5 * time.Second
+			time.AfterFunc(elected, func() {
+				n.node.believe("n1")
+				n.coordinator.lead(true)
+			})
+			start, attempts := time.Now(), 0
+			_, err := route(t.Context(), n.Server, local(func(context.Context) (int, error) {
+				if attempts++; attempts <= 2 {
+					return 0, cluster.ErrNotLeader
+				}
+				return 0, nil
+			}))
+			if took := time.Since(start) - elected; err != nil || took > settlePoll+3*retryBase {
+				t.Errorf("answered %s after the election: %v", took, err)
+			}
+		})
+	}
+}
+
 // R5: what may have run and can't be repeated is of unknown outcome.
 func TestOnceIsNotRepeated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
