@@ -7,10 +7,12 @@ package transport
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -36,6 +38,37 @@ func TestFollowerForwardsUnderItsOwnTxID(t *testing.T) {
 	}
 	if len(follower.coordinator.ids()) != 0 {
 		t.Error("the follower's coordinator was asked")
+	}
+}
+
+// callsOnly is a leader without SubmitMany, as an older version is.
+type callsOnly struct {
+	decreev1.UnimplementedTransactionsServer
+	got chan string
+}
+
+func (c *callsOnly) Submit(ctx context.Context, req *decreev1.SubmitRequest) (*decreev1.SubmitResponse, error) {
+	c.got <- fmt.Sprint(hops(ctx), req.GetTxid() != "")
+	return &decreev1.SubmitResponse{Result: &decreev1.Result{Outcome: decreev1.Outcome_OUTCOME_COMMITTED}}, nil
+}
+
+// Followers forward submissions by a stream; to a leader that has none, as calls.
+func TestOlderLeaderGetsCalls(t *testing.T) {
+	w := &world{}
+	l, g, leader := listen(t), grpc.NewServer(), &callsOnly{got: make(chan string, 2)}
+	decreev1.RegisterTransactionsServer(g, leader)
+	go g.Serve(l)
+	t.Cleanup(g.Stop)
+	w.set("raft-n1", l.Addr().String())
+	follower := w.serve(t, "n2", nil)
+	follower.node.believe("n1")
+	for range 2 {
+		if _, err := follower.client(t).Submit(t.Context(), submission()); err != nil {
+			t.Fatal(err)
+		}
+		if got := <-leader.got; got != "1 true" {
+			t.Errorf("the leader got hops and txid %s", got)
+		}
 	}
 }
 

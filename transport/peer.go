@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -12,8 +13,11 @@ import (
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/decree-tx/decree/cluster"
+	"github.com/decree-tx/decree/transport/api/decree/submitmany"
+	decreev1 "github.com/decree-tx/decree/transport/api/decree/v1"
 )
 
 const (
@@ -41,6 +45,7 @@ type peerLink struct {
 	leader  cluster.Peer
 	address string // its API's
 	conn    *grpc.ClientConn
+	lines   atomic.Pointer[peerLine] // conn's; read without the token
 	asked   time.Time // when it was last asked for the address
 	err     error     // of that
 
@@ -107,13 +112,57 @@ func (p *peerLink) ask(ctx context.Context, leader cluster.Peer) {
 		err = fmt.Errorf("node %s does not tell its API address", leader.ID)
 	}
 	if p.conn != nil && (err != nil || address != p.address || leader != p.leader) {
-		p.conn.Close() //nolint:errcheck,gosec // its calls fail, and are sent again
-		p.conn = nil
+		p.hangUp() // its calls fail, and are sent again
 	}
 	p.leader, p.address, p.asked, p.err = leader, address, time.Now(), err
 	if err == nil && p.conn == nil {
 		p.conn, p.err = p.dial(address)
+		if p.err == nil {
+			p.lines.Store(newPeerLine(p.conn))
+		}
 	}
+}
+
+// peerLine is the way that submissions take over a connection.
+type peerLine struct {
+	*submitmany.Line
+	conn *grpc.ClientConn
+}
+
+func newPeerLine(conn *grpc.ClientConn) *peerLine {
+	ctx := metadata.AppendToOutgoingContext(context.Background(), metadataHop, "1")
+	return &peerLine{conn: conn, Line: submitmany.New(ctx, conn, func(ctx context.Context) error {
+		if err := ready(ctx, conn); err != nil {
+			return fmt.Errorf("%w: %s", errUnreachable, err)
+		}
+		return nil
+	})}
+}
+
+// submit sends a submission to the leader over a connection to it.
+func (p *peerLink) submit(ctx context.Context, conn *grpc.ClientConn, req *decreev1.SubmitRequest) (*decreev1.Result, error) {
+	if l := p.lines.Load(); l != nil && l.conn == conn {
+		r, err := l.Submit(ctx, req)
+		var broken *submitmany.BrokenError
+		switch {
+		case errors.Is(err, submitmany.ErrByCall):
+		case errors.As(err, &broken) && !broken.Sent:
+			return nil, fmt.Errorf("%w: %s", errUnreachable, err)
+		default:
+			return r, err
+		}
+	}
+	answer, err := leaderClient(conn).Submit(ctx, req)
+	return answer.GetResult(), err
+}
+
+// hangUp ends the connection; the token is held.
+func (p *peerLink) hangUp() {
+	p.conn.Close() //nolint:errcheck,gosec // nothing is left to be told
+	if l := p.lines.Swap(nil); l != nil {
+		l.Close()
+	}
+	p.conn = nil
 }
 
 func (p *peerLink) dial(address string) (*grpc.ClientConn, error) {
@@ -146,8 +195,7 @@ func (p *peerLink) close() {
 	p.turn <- struct{}{}
 	defer func() { <-p.turn }()
 	if p.conn != nil {
-		p.conn.Close() //nolint:errcheck,gosec // nothing is left to be told
-		p.conn = nil
+		p.hangUp()
 	}
 }
 

@@ -78,8 +78,7 @@ func (x *submitting) local(ctx context.Context) (*decreev1.Result, error) {
 }
 
 func (x *submitting) remote(ctx context.Context, conn *grpc.ClientConn) (*decreev1.Result, error) {
-	answer, err := leaderClient(conn).Submit(ctx, x.req)
-	return answer.GetResult(), err
+	return x.server.link.submit(ctx, conn, x.req)
 }
 
 func (x *submitting) settled() (*decreev1.Result, bool) {

@@ -35,6 +35,7 @@ var house = []room{
 	{"cluster", ""},
 	// The service's end of a stream of calls, for every kind of server.
 	{"transport/api/decree/participant/callmany", "transport/api/decree/participant/v1"},
+	{"transport/api/decree/submitmany", "transport/api/decree/v1"},
 	{"transport/api/...", ""},
 	{"fsm", "fsm/txn fsm/fsmpb"},
 	{"participants", "fsm/txn"},

@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 	"google.golang.org/grpc"
 
+	"github.com/decree-tx/decree/transport/api/decree/submitmany"
 	decreev1 "github.com/decree-tx/decree/transport/api/decree/v1"
 )
 
@@ -94,11 +95,11 @@ func (c *Client) Submit(ctx context.Context, t Transaction) (Result, error) {
 		return Result{TxID: req.Txid}, err
 	}
 	k := &call{txid: req.Txid}
-	result, err := pursue(ctx, c, k, func(ctx context.Context, e *endpoint, reign context.Context) (*decreev1.Result, error) {
-		if result, err := e.submit(ctx, req); !errors.Is(err, errByCall) {
+	result, err := pursue(ctx, c, k, func(ctx context.Context, at choice) (*decreev1.Result, error) {
+		if result, err := at.line.Submit(ctx, req); !errors.Is(err, submitmany.ErrByCall) {
 			return result, err
 		}
-		answer, err := attempt(ctx, e, reign, func(ctx context.Context, conn *grpc.ClientConn) (*decreev1.SubmitResponse, error) {
+		answer, err := attempt(ctx, at.endpoint, at.reign, func(ctx context.Context, conn *grpc.ClientConn) (*decreev1.SubmitResponse, error) {
 			return decreev1.NewTransactionsClient(conn).Submit(ctx, req)
 		})
 		return answer.GetResult(), err

@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
+
+	"github.com/decree-tx/decree/transport/api/decree/submitmany"
 )
 
 const (
@@ -41,13 +43,7 @@ const (
 type endpoint struct {
 	address string
 	conn    *grpc.ClientConn
-	life    context.Context   // of the client
-	begin   func(func()) bool // starts a goroutine, unless the client is closed
-
-	spare      sync.Pool // of submissions that were answered
-	streaming  sync.Mutex
-	stream     *stream   // for submissions; guarded by streaming
-	callsUntil time.Time // no stream is opened before; guarded by streaming
+	line    *submitmany.Line // for submissions
 
 	// guarded by endpoints.mu
 	up bool // its health is being heard
@@ -59,10 +55,7 @@ type endpoints struct {
 	// set once by newEndpoints
 	all    []*endpoint
 	cancel context.CancelFunc
-	work   sync.WaitGroup // the streams: of health, and of submissions
-
-	starting sync.Mutex // keeps begin apart from close
-	closed   bool       // guarded by starting
+	work   sync.WaitGroup // the health streams
 
 	mu     sync.Mutex
 	next   int                // round robin; guarded by mu
@@ -70,6 +63,7 @@ type endpoints struct {
 	leader *endpoint          // guarded by mu; nil while none is known
 	reign  context.Context    // guarded by mu; ends once another endpoint leads
 	depose context.CancelFunc // guarded by mu; ends reign
+	news   chan struct{}      // guarded by mu; closed when another endpoint leads
 }
 
 // errDeposed cancels an attempt whose endpoint no longer leads.
@@ -77,7 +71,7 @@ var errDeposed = errors.New("another node leads now")
 
 func newEndpoints(addresses []string, options []grpc.DialOption) (*endpoints, error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &endpoints{cancel: cancel}
+	p := &endpoints{cancel: cancel, news: make(chan struct{})}
 	p.reign, p.depose = context.WithCancel(context.Background())
 	for _, address := range addresses {
 		conn, err := grpc.NewClient(address, append(dialOptions(), options...)...)
@@ -85,7 +79,9 @@ func newEndpoints(addresses []string, options []grpc.DialOption) (*endpoints, er
 			p.close()
 			return nil, fmt.Errorf("decree: endpoint %q: %w", address, err)
 		}
-		p.all = append(p.all, &endpoint{address: address, conn: conn, life: ctx, begin: p.begin})
+		e := &endpoint{address: address, conn: conn}
+		e.line = submitmany.New(ctx, conn, e.ready)
+		p.all = append(p.all, e)
 	}
 	p.next = rand.IntN(len(p.all)) // so that clients started together spread out
 	for _, e := range p.all {
@@ -107,25 +103,13 @@ func dialOptions() []grpc.DialOption {
 	}
 }
 
-// begin starts a goroutine that close waits for.
-func (p *endpoints) begin(work func()) bool {
-	p.starting.Lock()
-	defer p.starting.Unlock()
-	if !p.closed {
-		p.work.Go(work)
-	}
-	return !p.closed
-}
-
 // close ends the streams, waits for them, and closes the connections.
 func (p *endpoints) close() error {
 	p.cancel()
-	p.starting.Lock()
-	p.closed = true
-	p.starting.Unlock()
 	var errs []error
 	for _, e := range p.all {
 		errs = append(errs, e.conn.Close())
+		e.line.Close()
 	}
 	p.work.Wait()
 	p.mu.Lock()
@@ -164,30 +148,41 @@ func (p *endpoints) heard(e *endpoint, up, leads bool) {
 	case leads && p.leader != e:
 		p.depose()
 		if p.last != nil {
-			p.last.cutStream(errDeposed)
+			p.last.line.Cut(errDeposed)
 		}
 		p.reign, p.depose = context.WithCancel(context.Background())
 		p.leader, p.last = e, e
+		close(p.news)
+		p.news = make(chan struct{})
 	case !leads && p.leader == e:
 		p.leader = nil // its calls go on: it may still answer them
 	}
 }
 
 // pick chooses the endpoint for an attempt: the leader, else one that is up, else
-// any; but not avoid, which has just failed, unless there is nothing better. The
-// context ends once another endpoint leads; it is nil where the choice was not
-// the leader, since a follower forwards to whoever leads.
-func (p *endpoints) pick(avoid *endpoint) (*endpoint, context.Context) {
+// any; but not avoid, which has just failed, unless there is nothing better.
+func (p *endpoints) pick(avoid *endpoint) choice {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.leader != nil && p.leader != avoid {
-		return p.leader, p.reign
+	e := p.leader
+	if e == nil || e == avoid {
+		e = p.choose(avoid)
 	}
-	e := p.choose(avoid)
+	c := choice{endpoint: e, news: p.news}
 	if e == p.leader {
-		return e, p.reign
+		c.reign = p.reign
 	}
-	return e, nil
+	return c
+}
+
+// choice is where an attempt goes.
+type choice struct {
+	*endpoint
+	// reign ends once another endpoint leads; nil where the choice was not the leader,
+	// since a follower forwards to whoever leads.
+	reign context.Context
+	// news is closed once another endpoint leads than at the choice.
+	news <-chan struct{}
 }
 
 // choose goes round robin; mu is held.

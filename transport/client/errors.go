@@ -1,6 +1,7 @@
 package client
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -9,6 +10,8 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/decree-tx/decree/transport/api/decree/submitmany"
 )
 
 // Reason is the stable word by which decree names a refusal, and itself an error,
@@ -135,6 +138,15 @@ func fromStatus(err error) *Error {
 		}
 	}
 	return e
+}
+
+// fromBroken is what a call would have come to whose connection broke, or whose
+// context ended.
+func fromBroken(err *submitmany.BrokenError) *Error {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return fromStatus(status.FromContextError(err.Err).Err())
+	}
+	return &Error{Reason: ErrUnavailable, Code: codes.Unavailable, Message: err.Error()}
 }
 
 // reasonOfCode names an error that decree did not make: gRPC's own, or a

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+
+	"github.com/decree-tx/decree/transport/api/decree/submitmany"
 )
 
 const (
@@ -44,22 +46,21 @@ type call struct {
 // endpoint than the one that failed. Afterwards k.ran tells whether an attempt
 // that brought no answer may have been carried out.
 func do[A any](ctx context.Context, c *Client, k *call, send func(ctx context.Context, conn *grpc.ClientConn) (A, error)) (A, error) {
-	return pursue(ctx, c, k, func(ctx context.Context, e *endpoint, reign context.Context) (A, error) {
-		return attempt(ctx, e, reign, send)
+	return pursue(ctx, c, k, func(ctx context.Context, at choice) (A, error) {
+		return attempt(ctx, at.endpoint, at.reign, send)
 	})
 }
 
-// pursue is do, with attempts of whatever kind at an endpoint. Where that is the
-// leader, reign ends when it is replaced; otherwise it is nil.
-func pursue[A any](ctx context.Context, c *Client, k *call, try func(ctx context.Context, e *endpoint, reign context.Context) (A, error)) (A, error) {
+// pursue is do, with attempts of whatever kind.
+func pursue[A any](ctx context.Context, c *Client, k *call, try func(ctx context.Context, at choice) (A, error)) (A, error) {
 	var none A
 	var avoid *endpoint
 	for n := 0; ; n++ {
-		e, reign := c.endpoints.pick(avoid)
+		at := c.endpoints.pick(avoid)
 		if k.mode == once {
-			reign = nil // nothing would send it to the next leader; and it may be what ends this reign
+			at.reign = nil // nothing would send it to the next leader; and it may be what ends this reign
 		}
-		answer, err := try(ctx, e, reign)
+		answer, err := try(ctx, at)
 		if err == nil {
 			return answer, nil
 		}
@@ -68,10 +69,21 @@ func pursue[A any](ctx context.Context, c *Client, k *call, try func(ctx context
 		case !again:
 			return none, k.err
 		case k.mode == read && n >= readRounds*len(c.endpoints.all),
-			!pause(ctx, n, after):
+			!pause(ctx, n, after, at.news):
 			return none, k.giveUp(ctx)
 		}
-		avoid = e
+		if avoid = at.endpoint; isClosed(at.news) && k.mode != read {
+			avoid, n = nil, -1 // what came before says nothing about the new leader
+		}
+	}
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -95,8 +107,14 @@ func attempt[A any](ctx context.Context, e *endpoint, reign context.Context, sen
 // long at least.
 func (k *call) judge(err error) (again bool, after time.Duration) {
 	var unreachable *unreachableError
-	if errors.As(err, &unreachable) {
+	var broken *submitmany.BrokenError
+	switch {
+	case errors.As(err, &unreachable):
 		k.err = &Error{Reason: ErrUnavailable, Message: err.Error()}
+		return true, 0
+	case errors.As(err, &broken):
+		k.err = fromBroken(broken)
+		k.ran = k.ran || broken.Sent
 		return true, 0
 	}
 	answer := fromStatus(err)
@@ -124,9 +142,16 @@ func (k *call) giveUp(ctx context.Context) error {
 	return err
 }
 
-// pause waits before attempt n+1; false when ctx ends first.
-func pause(ctx context.Context, n int, atLeast time.Duration) bool {
-	sleep(ctx, atLeast+jitter(n, retryBase, retryCap))
+// pause waits before attempt n+1, or until there is a new leader; false when ctx
+// ends first.
+func pause(ctx context.Context, n int, atLeast time.Duration, newLeader <-chan struct{}) bool {
+	t := time.NewTimer(atLeast + jitter(n, retryBase, retryCap))
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-newLeader:
+	case <-ctx.Done():
+	}
 	return ctx.Err() == nil
 }
 

@@ -30,10 +30,22 @@ type node struct {
 	addr   string
 	calls  bool // it has no SubmitMany, as nodes once had none
 
-	mu    sync.Mutex
-	steps []step
-	txids []string
-	got   []*decreev1.SubmitRequest
+	window uint32        // that its streams tell; 0 for none
+	say    chan struct{} // has a stream say draining
+	cut    chan struct{} // has a stream break
+
+	mu       sync.Mutex
+	steps    []step
+	txids    []string
+	got      []*decreev1.SubmitRequest
+	streams  int // that were opened
+	streamed int // submissions that came by stream
+}
+
+func (n *node) count() (streams, streamed int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.streams, n.streamed
 }
 
 type step func(ctx context.Context, n *node) (*decreev1.Result, error)
@@ -78,10 +90,36 @@ func (n *node) Submit(ctx context.Context, req *decreev1.SubmitRequest) (*decree
 
 // SubmitMany is Submit of each, all at once.
 func (n *node) SubmitMany(stream grpc.BidiStreamingServer[decreev1.SubmitManyRequest, decreev1.SubmitManyResponse]) error {
+	n.mu.Lock()
+	n.streams++
+	n.mu.Unlock()
 	if n.calls {
 		return n.UnimplementedTransactionsServer.SubmitMany(stream)
 	}
 	var mu sync.Mutex
+	send := func(frame *decreev1.SubmitManyResponse) {
+		mu.Lock()
+		defer mu.Unlock()
+		stream.Send(frame)
+	}
+	if n.window > 0 {
+		send(&decreev1.SubmitManyResponse{Window: n.window})
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- n.answerAll(stream, send) }()
+	for {
+		select {
+		case err := <-ended:
+			return err
+		case <-n.say:
+			send(&decreev1.SubmitManyResponse{Draining: true})
+		case <-n.cut:
+			return status.Error(codes.Unavailable, "cut")
+		}
+	}
+}
+
+func (n *node) answerAll(stream grpc.BidiStreamingServer[decreev1.SubmitManyRequest, decreev1.SubmitManyResponse], send func(*decreev1.SubmitManyResponse)) error {
 	var work sync.WaitGroup
 	defer work.Wait()
 	for {
@@ -90,25 +128,31 @@ func (n *node) SubmitMany(stream grpc.BidiStreamingServer[decreev1.SubmitManyReq
 			return nil
 		}
 		for _, one := range frame.GetSubmissions() {
+			n.mu.Lock()
+			n.streamed++
+			n.mu.Unlock()
 			work.Go(func() {
-				ctx, cancel := stream.Context(), func() {}
-				if us := one.GetPatienceUs(); us > 0 {
-					ctx, cancel = context.WithTimeout(ctx, time.Duration(us)*time.Microsecond)
-				}
-				defer cancel()
-				a := &decreev1.SubmissionAnswer{Sequence: one.GetSequence()}
-				if r, err := n.Submit(ctx, one.GetRequest()); err != nil {
-					st := status.Convert(err).Proto()
-					a.Error = &decreev1.Error{Code: st.GetCode(), Message: st.GetMessage(), Details: st.GetDetails()}
-				} else {
-					a.Result = r.GetResult()
-				}
-				mu.Lock()
-				defer mu.Unlock()
-				stream.Send(&decreev1.SubmitManyResponse{Answers: []*decreev1.SubmissionAnswer{a}})
+				send(&decreev1.SubmitManyResponse{Answers: []*decreev1.SubmissionAnswer{n.answer(stream.Context(), one)}})
 			})
 		}
 	}
+}
+
+func (n *node) answer(ctx context.Context, one *decreev1.Submission) *decreev1.SubmissionAnswer {
+	if us := one.GetPatienceUs(); us > 0 {
+		within, cancel := context.WithTimeout(ctx, time.Duration(us)*time.Microsecond)
+		defer cancel()
+		ctx = within
+	}
+	a := &decreev1.SubmissionAnswer{Sequence: one.GetSequence()}
+	r, err := n.Submit(ctx, one.GetRequest())
+	if err != nil {
+		st := status.Convert(err).Proto()
+		a.Error = &decreev1.Error{Code: st.GetCode(), Message: st.GetMessage(), Details: st.GetDetails()}
+		return a
+	}
+	a.Result = r.GetResult()
+	return a
 }
 
 func (n *node) Commit(ctx context.Context, req *decreev1.CommitRequest) (*decreev1.CommitResponse, error) {
@@ -219,7 +263,7 @@ func start(t *testing.T, n int, calls bool) ([]*node, *client.Client) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		nd := &node{calls: calls}
+		nd := &node{calls: calls, say: make(chan struct{}), cut: make(chan struct{})}
 		nd.serve(l)
 		t.Cleanup(nd.grpc.Stop)
 		nodes = append(nodes, nd)

@@ -1,4 +1,4 @@
-package client
+package submitmany
 
 import (
 	"context"
@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	spb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -17,41 +16,27 @@ import (
 	decreev1 "github.com/decree-tx/decree/transport/api/decree/v1"
 )
 
-// This file is the client's end of SubmitMany: all submissions to one node share
-// one stream. Those that arrive while a frame is sent are the next frame, so that
-// frames grow with the load, and a single submission leaves at once.
-
 const (
-	// maxStreamedBytes bounds the content of a submission that goes by the stream;
-	// a larger one is a call of its own, since it would hold up the others.
-	maxStreamedBytes = 256 << 10
 	// maxFrameBytes and maxFrame bound a frame, well below the 4 MiB that a server
 	// takes.
 	maxFrameBytes = 1 << 20
 	maxFrame      = 512
 	// firstWindow bounds the submissions without an answer until the server says how
-	// many it takes. Those beyond are sent as calls.
+	// many it takes. Those beyond are calls.
 	firstWindow = 256
-	// withoutStream is how long a node that could not serve the stream gets calls
-	// before it is asked again: it may have been upgraded.
-	withoutStream = time.Minute
-	// whileDraining is the same for a node that is about to stop.
-	whileDraining = time.Second
 )
-
-// errByCall says that a submission has to be sent as a call, and was not sent
-// otherwise.
-var errByCall = errors.New("to be sent as a call")
 
 // errClosing says that a stream takes nothing more.
 var errClosing = errors.New("the stream is closing")
 
-// stream is one SubmitMany stream, from its opening to its end.
+// stream is one SubmitMany stream, from its opening to its end. What arrives while a
+// frame is sent is the next frame, so that frames grow with the load, and a single
+// submission leaves at once.
 type stream struct {
-	// set once by openStream
-	endpoint *endpoint
-	cut      context.CancelCauseFunc // ends it at once
-	ready    chan struct{}           // holds a token while there is something for the sender
+	// set once by open
+	line  *Line
+	cut   context.CancelCauseFunc // ends it at once
+	ready chan struct{}           // holds a token while there is something for the sender
 
 	// encoding is held while a frame is written, which reads what callers own.
 	encoding sync.Mutex
@@ -62,126 +47,6 @@ type stream struct {
 	waiting []*submission // not yet sent; guarded by mu
 	slots   []*submission // by sequence, those without an answer; guarded by mu
 	free    []uint64      // the sequences without a submission; guarded by mu
-}
-
-// submission is one that waits for its answer.
-type submission struct {
-	message decreev1.Submission
-	size    int
-	until   time.Time // its context's deadline, or zero
-
-	sent bool          // guarded by stream.mu
-	done chan struct{} // gets a token when what follows is set
-	told *decreev1.SubmissionAnswer
-	err  error
-}
-
-// submit sends a submission by the endpoint's stream and waits for its answer. The
-// error errByCall says that it has to go the other way.
-func (e *endpoint) submit(ctx context.Context, req *decreev1.SubmitRequest) (*decreev1.Result, error) {
-	size := sizeOf(req)
-	if size > maxStreamedBytes {
-		return nil, errByCall
-	}
-	one, _ := e.spare.Get().(*submission)
-	if one == nil {
-		one = &submission{done: make(chan struct{}, 1)}
-	}
-	one.message.Request, one.size = req, size
-	one.until, _ = ctx.Deadline()
-	s, err := e.queue(ctx, one)
-	if err == nil {
-		var kept bool
-		if kept, err = s.await(ctx, one); kept {
-			return nil, err
-		}
-	}
-	var result *decreev1.Result
-	if err == nil {
-		result, err = one.outcome()
-	}
-	one.message.Request, one.told, one.err, one.sent = nil, nil, nil, false
-	e.spare.Put(one)
-	return result, err
-}
-
-// queue gives a submission to the endpoint's stream, which may have to be opened.
-func (e *endpoint) queue(ctx context.Context, one *submission) (*stream, error) {
-	for {
-		s, err := e.openStream(ctx)
-		if err != nil {
-			return nil, err
-		}
-		if err := s.add(one); !errors.Is(err, errClosing) {
-			return s, err
-		}
-	}
-}
-
-// sizeOf is about what a request takes on the wire.
-func sizeOf(req *decreev1.SubmitRequest) int {
-	n := 64
-	for _, b := range req.GetBranches() {
-		n += 16 + len(b.GetParticipant()) + len(b.GetPayload())
-	}
-	return n
-}
-
-// outcome is what a call would have returned.
-func (one *submission) outcome() (*decreev1.Result, error) {
-	if one.err != nil {
-		return nil, one.err
-	}
-	if why := one.told.GetError(); why != nil {
-		return nil, status.ErrorProto(&spb.Status{Code: why.GetCode(), Message: why.GetMessage(), Details: why.GetDetails()})
-	}
-	r := one.told.GetResult()
-	if r.GetTxid() == "" {
-		r.Txid = one.message.GetRequest().GetTxid()
-	}
-	return r, nil
-}
-
-// openStream is the endpoint's stream, opened where there is none.
-func (e *endpoint) openStream(ctx context.Context) (*stream, error) {
-	if s, err := e.current(); s != nil || err != nil {
-		return s, err
-	}
-	if err := e.ready(ctx); err != nil {
-		return nil, err
-	}
-	e.streaming.Lock()
-	defer e.streaming.Unlock()
-	if e.stream != nil { // another was faster
-		return e.stream, nil
-	}
-	s := &stream{endpoint: e, ready: make(chan struct{}, 1), window: firstWindow}
-	ctx, s.cut = context.WithCancelCause(e.life)
-	if !e.begin(func() { s.run(ctx) }) {
-		return nil, errByCall // the client is closed: the call says so
-	}
-	e.stream = s
-	return s, nil
-}
-
-// current is the stream that is open, if there is one.
-func (e *endpoint) current() (*stream, error) {
-	e.streaming.Lock()
-	defer e.streaming.Unlock()
-	if e.stream == nil && time.Now().Before(e.callsUntil) {
-		return nil, errByCall
-	}
-	return e.stream, nil
-}
-
-// cutStream ends the endpoint's stream, if there is one: who waits for an answer
-// asks elsewhere.
-func (e *endpoint) cutStream(cause error) {
-	e.streaming.Lock()
-	defer e.streaming.Unlock()
-	if e.stream != nil {
-		e.stream.cut(cause)
-	}
 }
 
 // add queues a submission.
@@ -199,7 +64,7 @@ func (s *stream) add(one *submission) error {
 		one.message.Sequence = uint64(n)
 		s.slots = append(s.slots, one)
 	} else {
-		return errByCall
+		return ErrByCall
 	}
 	s.waiting = append(s.waiting, one)
 	signal(s.ready)
@@ -232,12 +97,12 @@ func (s *stream) await(ctx context.Context, one *submission) (kept bool, err err
 		s.mu.Unlock()
 		s.encoding.Lock() // the caller may change its payload after this
 		defer s.encoding.Unlock()
-		return true, status.FromContextError(ctx.Err()).Err()
+		return true, &BrokenError{Sent: true, Err: ctx.Err()}
 	}
 	defer s.mu.Unlock()
 	s.waiting = slices.DeleteFunc(s.waiting, func(w *submission) bool { return w == one })
 	s.release(one.message.GetSequence())
-	return false, &unreachableError{address: s.endpoint.address, state: s.endpoint.conn.GetState(), err: ctx.Err()}
+	return false, &BrokenError{Err: ctx.Err()}
 }
 
 // holds reports whether the submission is not yet answered; mu is held.
@@ -255,7 +120,7 @@ func (s *stream) release(sequence uint64) {
 // run serves the stream until it ends.
 func (s *stream) run(ctx context.Context) {
 	defer s.cut(nil)
-	wire, err := decreev1.NewTransactionsClient(s.endpoint.conn).SubmitMany(ctx)
+	wire, err := decreev1.NewTransactionsClient(s.line.conn).SubmitMany(ctx)
 	if err != nil {
 		s.end(err, nil)
 		return
@@ -395,32 +260,18 @@ func (s *stream) match(told []*submission, answers []*decreev1.SubmissionAnswer)
 
 // close has the stream take nothing more, and ends it once all is answered.
 func (s *stream) close() {
-	s.forget(whileDraining)
+	s.line.forget(s, whileDraining)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closing = true
 	signal(s.ready)
 }
 
-// forget makes this stream no longer the endpoint's. For some time its submissions
-// are calls then.
-func (s *stream) forget(calls time.Duration) {
-	e := s.endpoint
-	e.streaming.Lock()
-	defer e.streaming.Unlock()
-	if e.stream == s {
-		e.stream = nil
-	}
-	if calls > 0 {
-		e.callsUntil = time.Now().Add(calls)
-	}
-}
-
 // end tells all who wait that the stream has ended: of a submission that was sent,
 // nothing is known.
 func (s *stream) end(err, cause error) {
 	unsent, sent, calls := s.verdict(err, cause)
-	s.forget(calls)
+	s.line.forget(s, calls)
 	s.encoding.Lock() // what is being written is not the callers' again before it is
 	defer s.encoding.Unlock()
 	s.mu.Lock()
@@ -445,15 +296,14 @@ func (s *stream) verdict(err, cause error) (unsent, sent error, calls time.Durat
 	if cause != nil {
 		err = fmt.Errorf("%w (%w)", cause, err)
 	}
-	unsent = &unreachableError{address: s.endpoint.address, state: s.endpoint.conn.GetState(), err: err}
-	sent = &Error{Reason: ErrUnavailable, Code: codes.Unavailable,
-		Message: fmt.Sprintf("the stream to %s broke: %v", s.endpoint.address, err)}
+	told := fmt.Errorf("the stream broke: %s", err) //nolint:errorlint // not wrapped: it is no answer
+	unsent, sent = &BrokenError{Err: told}, &BrokenError{Sent: true, Err: told}
 	switch status.Code(err) {
 	case codes.OK, codes.Unavailable, codes.Canceled, codes.Unknown:
 		return unsent, sent, 0
 	case codes.Unimplemented:
-		return errByCall, errByCall, withoutStream
+		return ErrByCall, ErrByCall, withoutStream
 	default:
-		return errByCall, sent, withoutStream
+		return ErrByCall, sent, withoutStream
 	}
 }

@@ -1,0 +1,143 @@
+// These tests prove what a Line says of a submission whose answer does not come:
+// whether it may have been carried out (rule R5). What it does with answers that do
+// come is proven where it is used, in transport/client and transport.
+package submitmany
+
+import (
+	"context"
+	"errors"
+	"net"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/test/bufconn"
+
+	decreev1 "github.com/decree-tx/decree/transport/api/decree/v1"
+)
+
+type wireEnd = grpc.BidiStreamingServer[decreev1.SubmitManyRequest, decreev1.SubmitManyResponse]
+
+// server is the other end of the line.
+type server struct {
+	decreev1.UnimplementedTransactionsServer
+	serve func(wireEnd) error
+}
+
+func (s *server) SubmitMany(stream wireEnd) error { return s.serve(stream) }
+
+// lineTo starts a server and a line to it.
+func lineTo(t *testing.T, serve func(wireEnd) error) *Line {
+	t.Helper()
+	l, g := bufconn.Listen(1<<10), grpc.NewServer()
+	decreev1.RegisterTransactionsServer(g, &server{serve: serve})
+	go g.Serve(l)
+	t.Cleanup(g.Stop)
+	conn, err := grpc.NewClient("passthrough:///x", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := New(t.Context(), conn, func(context.Context) error { return nil })
+	t.Cleanup(func() {
+		line.Close()
+		conn.Close()
+	})
+	return line
+}
+
+func request(bytes int) *decreev1.SubmitRequest {
+	return &decreev1.SubmitRequest{Txid: "t", Branches: []*decreev1.NewBranch{
+		{Participant: "a", Content: &decreev1.NewBranch_Payload{Payload: make([]byte, bytes)}},
+	}}
+}
+
+// R5: a server that does not read leaves the first submissions unknown; those that
+// were never sent are told apart.
+func TestWhatWasNotSentIsTold(t *testing.T) {
+	opened := make(chan struct{}, 1)
+	line := lineTo(t, func(stream wireEnd) error {
+		opened <- struct{}{}
+		<-stream.Context().Done()
+		return nil
+	})
+	const many = 100 // of 200 KiB: more than is sent without being read
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, many)
+	submit := func() {
+		_, err := line.Submit(ctx, request(200<<10))
+		ended <- err
+	}
+	go submit()
+	<-opened
+	for range many - 1 {
+		go submit()
+	}
+	full := func() bool {
+		line.mu.Lock()
+		s := line.stream
+		line.mu.Unlock()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return len(s.slots) == many && len(s.waiting) > many/2
+	}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !full() {
+		<-tick.C
+	}
+	cancel()
+	sent := 0
+	for range many {
+		var broken *BrokenError
+		err := <-ended
+		if !errors.As(err, &broken) || !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+		if broken.Sent {
+			sent++
+		}
+	}
+	if sent == 0 || sent >= many/2 {
+		t.Errorf("%d of %d were sent", sent, many)
+	}
+	line.mu.Lock()
+	defer line.mu.Unlock()
+	if got := len(line.stream.slots) - len(line.stream.free); got != sent {
+		t.Errorf("%d sequences are taken, %d submissions are without an answer", got, sent)
+	}
+}
+
+// R5: a server that answers nonsense has told nothing.
+func TestNonsenseIsNoAnswer(t *testing.T) {
+	line := lineTo(t, func(stream wireEnd) error {
+		for {
+			frame, err := stream.Recv()
+			if err != nil {
+				return nil
+			}
+			for _, one := range frame.GetSubmissions() {
+				stream.Send(&decreev1.SubmitManyResponse{Answers: []*decreev1.SubmissionAnswer{
+					{Sequence: 1 << 40, Result: &decreev1.Result{}}, {Sequence: one.GetSequence() + 1},
+					{Sequence: one.GetSequence(), Error: &decreev1.Error{}},
+				}})
+			}
+		}
+	})
+	for range 2 {
+		r, err := line.Submit(t.Context(), request(1))
+		var broken *BrokenError
+		if !errors.As(err, &broken) || !broken.Sent {
+			t.Errorf("got %v, %v", r, err)
+		}
+	}
+}
+
+func TestClosedLineLeavesItToCalls(t *testing.T) {
+	line := lineTo(t, func(wireEnd) error { return nil })
+	line.Close()
+	if _, err := line.Submit(t.Context(), request(1)); !errors.Is(err, ErrByCall) {
+		t.Error(err)
+	}
+}
