@@ -239,17 +239,16 @@ func (g *ground) put(ctx context.Context, name, address string) error {
 // explain adds what the processes logged to an error of the start.
 func (g *ground) explain(err error) error { return fmt.Errorf("%w\n%s", err, g.fleet.Logs()) }
 
-// leader is the leading node's view.
-func (g *ground) leader(ctx context.Context) (*decreev1.StatusResponse, error) {
-	s, err := g.clients[0].Status(ctx)
-	switch {
-	case err != nil:
-		return nil, err
-	case s.GetLeader() == "" || s.GetNode() != s.GetLeader():
-		return nil, errors.New("no node leads")
-	default:
-		return s, nil
-	}
+// leader is the leading node's view. While none leads, as in an election on a machine
+// that is too busy, it waits for one.
+func (g *ground) leader(ctx context.Context) (view *decreev1.StatusResponse, err error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	err = poll(ctx, "a node to lead", func() (bool, error) {
+		view, err = g.clients[0].Status(ctx)
+		return err == nil && view.GetLeader() != "" && view.GetNode() == view.GetLeader(), nil
+	})
+	return view, err
 }
 
 // reading is what had been used at a moment.

@@ -155,7 +155,7 @@ func (b *bench) settle(ctx context.Context, unfinished uint64) error {
 	return poll(ctx, fmt.Sprintf("%d transactions to be unfinished", unfinished), func() (bool, error) {
 		view, err := b.ground.leader(ctx)
 		if err != nil {
-			return false, nil // it is asked again
+			return false, err
 		}
 		n := view.GetUnfinished()
 		return n == unfinished || unfinished > 0 && n > unfinished, nil

@@ -71,11 +71,20 @@ func summarize(rounds []Round) Summary {
 	of := func(get func(Measured) float64) Figure {
 		return FigureOver(rounds, func(r Round) float64 { return get(r.Decree) })
 	}
+	var reigns []Round // rounds in which one node led: only these know what the log took
+	for _, r := range rounds {
+		if r.Decree.Elections == 0 {
+			reigns = append(reigns, r)
+		}
+	}
+	inReign := func(get func(Measured) float64) Figure {
+		return FigureOver(reigns, func(r Round) float64 { return get(r.Decree) })
+	}
 	s := Summary{
 		Throughput: of(func(m Measured) float64 { return m.Throughput }),
 		Latency:    latencies(rounds, func(r Round) Latency { return r.Decree.Latency }),
-		Entries:    of(func(m Measured) float64 { return m.Log.Entries }),
-		Bytes:      of(func(m Measured) float64 { return m.Log.Bytes }),
+		Entries:    inReign(func(m Measured) float64 { return m.Log.Entries }),
+		Bytes:      inReign(func(m Measured) float64 { return m.Log.Bytes }),
 		DiskBytes:  of(func(m Measured) float64 { return m.Log.DiskBytes }),
 	}
 	for _, r := range rounds {

@@ -60,6 +60,20 @@ func TestSummarize(t *testing.T) {
 	}
 }
 
+// TestAnElectionHidesTheLog holds that a round in which the leader changed says nothing
+// about the log: another node counts from its own start.
+func TestAnElectionHidesTheLog(t *testing.T) {
+	rounds := exampleRounds()
+	rounds[0].Decree.Elections, rounds[0].Decree.Log.Entries = 1, 0
+	if got := summarize(rounds).Entries; got != (Figure{0.05, 0.05, 0.05}) {
+		t.Errorf("entries %+v, want those of the other round", got)
+	}
+	rounds[1].Decree.Elections = 1
+	if got := summarize(rounds).Entries; got != (Figure{}) {
+		t.Errorf("entries %+v of no round", got)
+	}
+}
+
 func exampleReport(steps ...Step) *Report {
 	r := &Report{
 		Machine: Machine{Cores: 2, Processor: "Fast One", Kernel: "6.1", FileSystem: "ext4", Go: "go1.26", SyncMicros: 200},

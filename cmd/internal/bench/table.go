@@ -137,7 +137,9 @@ func (t *sheet) step(s StepReport) {
 			m.CPU.All, m.CPU.Leader, m.CPU.Followers, m.CPU.Participants, m.CPU.Clients)
 	}
 	digits := func(n float64) string { return fmt.Sprintf("%.3f", n) }
-	t.row("log", "%s entries and %s bytes a transaction; %s bytes to the leader's disk", m.Entries.show(digits), m.Bytes.show(Thousands), m.DiskBytes.show(Thousands))
+	if m.Entries.Median > 0 {
+		t.row("log", "%s entries and %s bytes a transaction; %s bytes to the leader's disk", m.Entries.show(digits), m.Bytes.show(Thousands), m.DiskBytes.show(Thousands))
+	}
 	if b := m.Bare; b != nil {
 		t.row("bare raft", "%s entries/s of %d bytes from as many callers", b.Throughput.show(Thousands), b.EntryBytes)
 		t.row("", "%s", b.Latency.describe())
@@ -156,6 +158,14 @@ func (f Figure) show(one func(float64) string) string {
 		return one(f.Median)
 	}
 	return fmt.Sprintf("%s (%s to %s)", one(f.Median), one(f.Least), one(f.Most))
+}
+
+// known is the median, or a dash where nothing could be counted.
+func (f Figure) known(format string) string {
+	if f.Median == 0 {
+		return "-"
+	}
+	return fmt.Sprintf(format, f.Median)
 }
 
 func microsOf(us float64) string { return Micros(int64(us)) }
@@ -178,7 +188,7 @@ func (t *sheet) ramp(steps []StepReport) {
 		cells := []string{
 			s.Step.String(), Thousands(m.Throughput.Median), microsOf(m.Latency.P50.Median), microsOf(m.Latency.P90.Median),
 			microsOf(m.Latency.P99.Median), microsOf(m.Latency.P999.Median), microsOf(m.Latency.Max.Median),
-			cpu, fmt.Sprintf("%.3f", m.Entries.Median), fmt.Sprint(m.Aborted), fmt.Sprint(m.Failed), fmt.Sprint(m.Shed),
+			cpu, m.Entries.known("%.3f"), fmt.Sprint(m.Aborted), fmt.Sprint(m.Failed), fmt.Sprint(m.Shed),
 		}
 		if against {
 			cells = append(cells, Thousands(m.Bare.Throughput.Median), microsOf(m.Bare.Latency.P50.Median), twoDigits(m.Bare.P50Ratio.Median))
