@@ -46,8 +46,8 @@ type peerLink struct {
 	address string // its API's
 	conn    *grpc.ClientConn
 	lines   atomic.Pointer[peerLine] // conn's; read without the token
-	asked   time.Time // when it was last asked for the address
-	err     error     // of that
+	asked   time.Time                // when it was last asked for the address
+	err     error                    // of that
 
 	closing sync.Once
 	closed  chan struct{}

@@ -29,6 +29,12 @@
 // same txid again until the context ends: a txid never runs twice, so a Submit
 // through a failover returns one definite outcome. Give every context a deadline.
 //
+// The submissions of a Client to one node share a stream, which costs a tenth of as
+// many calls, so that a process should have one Client. Only the time that a context
+// has left travels with a submission: one that is cancelled before its deadline is
+// followed by the node until then, to no effect. Where a node has no such stream, or
+// a submission is large, it is a call.
+//
 // A transaction that was aborted is over. [Client.Run] submits it anew, under
 // another txid, by a policy.
 //

@@ -6,12 +6,15 @@ package submitmany
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 
 	decreev1 "github.com/decree-tx/decree/transport/api/decree/v1"
@@ -132,6 +135,38 @@ func TestNonsenseIsNoAnswer(t *testing.T) {
 			t.Errorf("got %v, %v", r, err)
 		}
 	}
+}
+
+// R5: of a node that has no such method nothing was sent, and of one that had it and
+// then says otherwise nothing is known.
+func TestUnimplementedIsDefiniteAtFirst(t *testing.T) {
+	for _, story := range []struct {
+		err    error
+		heard  bool
+		calls  bool // to be sent as calls from now on
+		unsent error
+		sent   error
+	}{
+		{status.Error(codes.Unimplemented, ""), false, true, ErrByCall, ErrByCall},
+		{status.Error(codes.Unimplemented, ""), true, true, ErrByCall, &BrokenError{Sent: true}},
+		{status.Error(codes.Unavailable, ""), true, false, &BrokenError{}, &BrokenError{Sent: true}},
+		{status.Error(codes.PermissionDenied, ""), false, true, ErrByCall, &BrokenError{Sent: true}},
+		{status.Error(codes.ResourceExhausted, ""), true, true, ErrByCall, &BrokenError{Sent: true}},
+		{io.EOF, true, false, &BrokenError{}, &BrokenError{Sent: true}},
+	} {
+		calls, unsent, sent := verdict(story.err, nil, story.heard)
+		if calls > 0 != story.calls || !alike(unsent, story.unsent) || !alike(sent, story.sent) {
+			t.Errorf("%v, heard %v: calls for %s; %#v, %#v", story.err, story.heard, calls, unsent, sent)
+		}
+	}
+}
+
+func alike(got, want error) bool {
+	var a, b *BrokenError
+	if errors.As(want, &b) {
+		return errors.As(got, &a) && a.Sent == b.Sent
+	}
+	return errors.Is(got, want)
 }
 
 func TestClosedLineLeavesItToCalls(t *testing.T) {

@@ -38,6 +38,8 @@ type stream struct {
 	cut   context.CancelCauseFunc // ends it at once
 	ready chan struct{}           // holds a token while there is something for the sender
 
+	heard bool // set and read by receive and what follows it
+
 	// encoding is held while a frame is written, which reads what callers own.
 	encoding sync.Mutex
 
@@ -220,6 +222,7 @@ func (s *stream) receive(w wire) error {
 		if err != nil {
 			return err //nolint:wrapcheck // end judges it
 		}
+		s.heard = true
 		if n := frame.GetWindow(); n > 0 {
 			s.widen(int(n))
 		}
@@ -270,7 +273,7 @@ func (s *stream) close() {
 // end tells all who wait that the stream has ended: of a submission that was sent,
 // nothing is known.
 func (s *stream) end(err, cause error) {
-	unsent, sent, calls := s.verdict(err, cause)
+	calls, unsent, sent := verdict(err, cause, s.heard)
 	s.line.forget(s, calls)
 	s.encoding.Lock() // what is being written is not the callers' again before it is
 	defer s.encoding.Unlock()
@@ -291,19 +294,20 @@ func (s *stream) end(err, cause error) {
 
 // verdict is what the end of the stream means for what was not sent and for what
 // was, and for how long the node gets calls. An error that calls meet in their own
-// way, with a definite answer perhaps, is theirs to find out.
-func (s *stream) verdict(err, cause error) (unsent, sent error, calls time.Duration) {
+// way, with a definite answer perhaps, is theirs to find out. A node that has been
+// heard has the method, whatever it says then.
+func verdict(err, cause error, heard bool) (calls time.Duration, unsent, sent error) {
 	if cause != nil {
 		err = fmt.Errorf("%w (%w)", cause, err)
 	}
 	told := fmt.Errorf("the stream broke: %s", err) //nolint:errorlint // not wrapped: it is no answer
 	unsent, sent = &BrokenError{Err: told}, &BrokenError{Sent: true, Err: told}
-	switch status.Code(err) {
-	case codes.OK, codes.Unavailable, codes.Canceled, codes.Unknown:
-		return unsent, sent, 0
-	case codes.Unimplemented:
-		return ErrByCall, ErrByCall, withoutStream
+	switch code := status.Code(err); {
+	case code == codes.Unavailable, code == codes.Canceled, code == codes.Unknown:
+		return 0, unsent, sent
+	case code == codes.Unimplemented && !heard:
+		return withoutStream, ErrByCall, ErrByCall
 	default:
-		return ErrByCall, sent, withoutStream
+		return withoutStream, ErrByCall, sent
 	}
 }
