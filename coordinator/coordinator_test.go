@@ -70,7 +70,8 @@ func TestReadOnlyIsAnsweredOnceItIsApplied(t *testing.T) {
 		id := r.id()
 		r.log.latency = time.Second
 		for _, name := range []string{"a", "b"} {
-			r.fakes[name].Script(prepareOp, id, participanttest.Answer{Vote: participants.ReadOnly()})
+			// The votes come while staging is on its way, so that the decision has an entry of its own.
+			r.fakes[name].Script(prepareOp, id, participanttest.Answer{Vote: participants.ReadOnly(), Delay: r.log.latency / 2})
 		}
 		began := time.Now()
 		s := transfer(id, "a", "b")
@@ -290,6 +291,7 @@ func TestLatePrepareIsFoundByTheScan(t *testing.T) {
 func TestHeuristicIsRecorded(t *testing.T) {
 	var heard []Damage
 	run(t, Config{OnDamage: func(d Damage) { heard = append(heard, d) }}, func(r *rig) {
+		heard = nil
 		id := r.id()
 		r.fakes["b"].Script(commitOp, id, participanttest.Answer{
 			Fate: participanttest.Dropped,

@@ -47,6 +47,26 @@ func (d *door) through(ctx context.Context, call func(participants.Participant) 
 	}
 }
 
+// start begins a call where the driver is open and needs no goroutine for it; leave
+// ends that. It returns nil where the call must come through. It does not block.
+func (d *door) start(c participants.Call, staged bool, to participants.Listener) participants.Started {
+	r, ok := d.t.view.Participant(d.name)
+	if !ok || !d.mu.TryRLock() {
+		return nil
+	}
+	starter, ok := d.p.(participants.Starter)
+	if ok && d.revision == r.Revision && (staged || d.p.Recovers()) {
+		if started, ok := starter.Start(c, to); ok {
+			return started
+		}
+	}
+	d.leave()
+	return nil
+}
+
+// leave ends what start began.
+func (d *door) leave() { d.mu.RUnlock() }
+
 // open replaces the driver, unless somebody was faster.
 func (d *door) open(ctx context.Context, r participants.Registration) error {
 	d.mu.Lock()

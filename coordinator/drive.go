@@ -22,8 +22,9 @@ type drive struct {
 	bytes  int          // payload bytes in them
 
 	deadline  *time.Timer
-	preparing context.Context    // of all its prepares; nil before the first leaves
+	preparing context.Context    // of its prepares that have a goroutine; nil before the first leaves
 	cancel    context.CancelFunc // ends it, at the decision; nil with it
+	prepares  []*call            // those without a goroutine, that have ended or not
 	progress  []Delivery         // by branch: for people
 	heardAt   time.Time          // when the first receipt that is not logged was heard
 
@@ -308,4 +309,11 @@ func (d *drive) stopTimers() {
 	if d.cancel != nil {
 		d.cancel()
 	}
+	for _, c := range d.prepares {
+		if c.cancel() {
+			c.lane.preparing--
+			c.lane.pump()
+		}
+	}
+	d.prepares = nil
 }

@@ -32,8 +32,23 @@ type rig struct {
 }
 
 // run plays a story with participants a, b and c in a bubble, and checks at its
-// end that every call kept the contract.
+// end that every call kept the contract. It plays it three times: calls to the
+// participants have a goroutine each, or have none, or either.
 func run(t *testing.T, cfg Config, story func(r *rig)) {
+	t.Helper()
+	ways := map[string]func(participants.Driver) participants.Driver{
+		"calls":  func(d participants.Driver) participants.Driver { return d },
+		"starts": func(d participants.Driver) participants.Driver { return participanttest.Starting{Driver: d} },
+		"sometimes": func(d participants.Driver) participants.Driver {
+			return participanttest.Starting{Driver: d, Sometimes: true}
+		},
+	}
+	for name, way := range ways {
+		t.Run(name, func(t *testing.T) { play(t, cfg, way, story) })
+	}
+}
+
+func play(t *testing.T, cfg Config, way func(participants.Driver) participants.Driver, story func(r *rig)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		r := &rig{t: t, log: newMemLog(), fakes: participanttest.Fakes{}}
@@ -43,7 +58,7 @@ func run(t *testing.T, cfg Config, story func(r *rig)) {
 		}
 		logger := hclog.New(&hclog.LoggerOptions{Level: hclog.Warn, Output: testWriter{t}})
 		var err error
-		r.c, err = New(cfg, r.log, r.log, participants.Drivers{"fake": r.fakes}, logger)
+		r.c, err = New(cfg, r.log, r.log, participants.Drivers{"fake": way(r.fakes)}, logger)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -280,8 +295,9 @@ func (l *memLog) run() {
 		l.mu.Lock()
 		batch := l.queue
 		l.queue = nil
+		latency := l.latency
 		l.mu.Unlock()
-		time.Sleep(l.latency) // virtual
+		time.Sleep(latency) // virtual
 		for _, q := range batch {
 			tx, err := l.apply(q)
 			q.done(tx, err)

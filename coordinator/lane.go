@@ -34,17 +34,24 @@ type lane struct {
 	deliveries schedule
 	delivering int
 	failures   int // consecutive
-	restUntil  time.Time
-	expedited  time.Time // when all that waits was last brought forward
-	timer      *time.Timer
+
+	started  [2]roster   // calls under way that have no goroutine: prepares, deliveries
+	patience *time.Timer // with them; nil while not set
+
+	restUntil time.Time
+	expedited time.Time // when all that waits was last brought forward
+	timer     *time.Timer
 }
 
 // call is work for one branch.
 type call struct {
+	lane *lane
 	d    *drive
 	work txn.Work
 	next time.Time // not before; deliveries only
 	seq  uint64    // order of arrival among equals
+
+	flight // where it has no goroutine
 }
 
 // laneDegree is that of the tree of a lane's open transactions: small, because most
@@ -80,7 +87,7 @@ func (l *lane) recovers() bool { return l.door.recovers() }
 
 // add queues work and starts what may start. mu is held.
 func (l *lane) add(d *drive, w txn.Work) {
-	c := &call{d: d, work: w}
+	c := &call{lane: l, d: d, work: w}
 	if w.Kind == txn.PrepareBranch {
 		l.prepares.push(c)
 	} else {
@@ -100,9 +107,9 @@ func (l *lane) pump() {
 			continue
 		}
 		l.preparing++
-		ctx := l.t.underWay(c.d)
-		b := l.branch(c.d.id, c.work.Branch, c.d.Branches()[c.work.Branch-1])
-		l.t.crew.run(func() { l.prepare(ctx, c, b) })
+		if !l.start(c) {
+			l.call(c)
+		}
 	}
 	l.pumpDeliveries()
 }
@@ -121,12 +128,33 @@ func (l *lane) pumpDeliveries() {
 		p := &c.d.progress[c.work.Branch-1]
 		p.Attempts++
 		p.Next = time.Time{}
-		b := l.branch(c.d.id, c.work.Branch, c.d.Branches()[c.work.Branch-1])
-		b.Payload = nil
-		ctx := l.t.delivering.at(now)
-		l.t.crew.run(func() { l.deliver(ctx, c, b) })
+		failpoint("before-delivery")
+		if !l.start(c) {
+			l.call(c)
+		}
 	}
 	l.setTimer(now)
+}
+
+// call has a call made on a goroutine of the term's. mu is held.
+func (l *lane) call(c *call) {
+	b := l.branchOf(c)
+	if c.work.Kind == txn.PrepareBranch {
+		ctx := l.t.underWay(c.d)
+		l.t.crew.run(func() { l.prepare(ctx, c, b) })
+		return
+	}
+	ctx := l.t.delivering.at(time.Now())
+	l.t.crew.run(func() { l.deliver(ctx, c, b) })
+}
+
+// branchOf is what the participant is told by a call.
+func (l *lane) branchOf(c *call) participants.Branch {
+	b := l.branch(c.d.id, c.work.Branch, c.d.Branches()[c.work.Branch-1])
+	if c.work.Kind != txn.PrepareBranch {
+		b.Payload = nil
+	}
+	return b
 }
 
 // window is how many deliveries may be under way at once.
@@ -155,6 +183,7 @@ func (l *lane) setTimer(now time.Time) {
 	})
 }
 
+// stopTimer stops the timer of what waits.
 func (l *lane) stopTimer() {
 	if l.timer != nil {
 		l.timer.Stop()
@@ -172,12 +201,16 @@ func (l *lane) prepare(ctx context.Context, c *call, b participants.Branch) {
 		vote, err = p.Prepare(ctx, b)
 		return err
 	})
+	l.t.mu.Lock()
+	defer l.t.mu.Unlock()
+	l.answered(c, vote, err)
+}
+
+// answered takes a participant's answer to a prepare. mu is held.
+func (l *lane) answered(c *call, vote participants.Vote, err error) {
 	if err == nil && (vote.Kind < txn.VoteCommit || vote.Kind > txn.VoteAbort) {
 		err = errors.New("the driver answered without a vote")
 	}
-
-	l.t.mu.Lock()
-	defer l.t.mu.Unlock()
 	l.t.voted(c.d, c.work.Branch, vote, err)
 	l.preparing--
 	l.pump()
@@ -188,7 +221,6 @@ var errUnstaged = errors.New("the prepare has not left: its staging was not appl
 
 // deliver makes one call, on a goroutine of the term's.
 func (l *lane) deliver(ctx context.Context, c *call, b participants.Branch) {
-	failpoint("before-delivery")
 	err := l.door.through(ctx, func(p participants.Participant) error {
 		if c.work.Kind == txn.CommitBranch {
 			return p.Commit(ctx, b)
@@ -198,6 +230,11 @@ func (l *lane) deliver(ctx context.Context, c *call, b participants.Branch) {
 
 	l.t.mu.Lock()
 	defer l.t.mu.Unlock()
+	l.delivered(c, err)
+}
+
+// delivered takes a participant's answer to phase two. mu is held.
+func (l *lane) delivered(c *call, err error) {
 	l.delivering--
 	if l.t.ended {
 		return

@@ -80,6 +80,7 @@ func (t *term) end() {
 	}
 	for _, l := range t.lanes {
 		l.stopTimer()
+		l.abandon()
 	}
 	close(t.endedDone)
 	t.mu.Unlock()

@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/decree-tx/decree/fsm/txn"
 )
@@ -99,6 +100,43 @@ type Participant interface {
 	// Close frees what the driver holds. No call is under way or follows.
 	Close() error
 }
+
+// Starter is implemented by participants that need no goroutine for a call under way:
+// one to whom calls travel in batches. The coordinator begins its calls so where it
+// can, and asks as [Participant] says where it cannot.
+type Starter interface {
+	// Start begins a call and returns at once. It is false where the call cannot be
+	// begun this way, or not now; then nothing has left. Otherwise to hears how it
+	// ended, once, unless Cancel said that it does not.
+	Start(c Call, to Listener) (Started, bool)
+}
+
+// Listener hears how a call ended.
+type Listener interface {
+	// Ended is told what Prepare, Commit or Abort would have returned, or
+	// ErrNotStarted: on a goroutine of the participant's, which it must not block, and
+	// never from within Start.
+	Ended(Vote, error)
+}
+
+// Call is a call that Start begins.
+type Call struct {
+	Kind txn.WorkKind // PrepareBranch, CommitBranch or AbortBranch
+	Branch
+	// Deadline is when the caller will lose patience. It cancels the call itself.
+	Deadline time.Time
+}
+
+// Started is a call under way.
+type Started interface {
+	// Cancel gives a call up, which may be carried out all the same, like a call whose
+	// context ends. It is true where the listener hears nothing from now on, and false
+	// where it has heard, or is about to. It does not block.
+	Cancel() bool
+}
+
+// ErrNotStarted answers a call that Start took and that never left.
+var ErrNotStarted = errors.New("the call has not left")
 
 // Status is what became of a branch, where the resource can prove it.
 type Status uint8

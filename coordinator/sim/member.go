@@ -16,6 +16,7 @@ import (
 	"github.com/decree-tx/decree/coordinator"
 	"github.com/decree-tx/decree/coordinator/node"
 	"github.com/decree-tx/decree/participants"
+	"github.com/decree-tx/decree/participants/participanttest"
 )
 
 // member is one node of the cluster, over all its lives.
@@ -121,7 +122,7 @@ func (l *life) config() node.Config {
 				l.world.wrong("%s reports damage of %s at %s: %s, %s", m.id, d.TxID, d.Participant, d.Receipt, d.Evidence)
 			},
 		},
-		Drivers: participants.Drivers{driverName: l},
+		Drivers: participants.Drivers{driverName: l.driver()},
 		Logger:  hclog.NewNullLogger(),
 	}
 	if m.founder {
@@ -131,6 +132,18 @@ func (l *life) config() node.Config {
 		}
 	}
 	return c
+}
+
+// driver lets calls to participants have goroutines or none, by the world.
+func (l *life) driver() participants.Driver {
+	switch l.world.plan.Seed % 3 {
+	case 0:
+		return l
+	case 1:
+		return participanttest.Starting{Driver: l}
+	default:
+		return participanttest.Starting{Driver: l, Sometimes: true}
+	}
 }
 
 // asksToExit keeps the first reason: a node that is cut off may have more.
