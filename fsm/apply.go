@@ -85,6 +85,7 @@ func (m *Machine) applyEntry(l *raft.Log, e Entry, out *Applied) (changed []*txn
 			*r = m.state.administer(c)
 		}
 	}
+	m.state.ripening.seal()
 	return changed
 }
 

@@ -13,52 +13,33 @@ import (
 
 // BenchmarkApply applies whole transactions of two branches, batch of them in each
 // entry: one entry stages, one decides, one acknowledges. An operation is one
-// transaction.
+// transaction. Without others the trees are small; with a million they are not.
 func BenchmarkApply(b *testing.B) {
-	for _, batch := range []int{1, 64} {
-		b.Run(fmt.Sprintf("batch=%d", batch), func(b *testing.B) {
-			j := newJournal(b)
-			logs := make([]*raft.Log, 0, 3*(b.N/batch+1))
-			for n := 0; n < b.N; n += batch {
-				j.now = j.now.Add(time.Millisecond)
-				logs = append(logs, j.transactions(b, n, batch)...)
-			}
-			b.ReportAllocs()
-			b.ResetTimer()
-			for _, l := range logs {
-				if out := j.m.Apply(l).(Applied); out.Err != nil {
-					b.Fatal(out.Err)
-				}
-			}
-			b.StopTimer()
-			if got := j.m.Stats(); got.Unfinished != 0 || got.Retained < b.N {
-				b.Fatalf("%+v", got)
-			}
-		})
+	for _, batch := range []int{1, 64, 1024} {
+		for _, kept := range []int{0, 1_000_000} {
+			b.Run(fmt.Sprintf("batch=%d/kept=%d", batch, kept), func(b *testing.B) { benchmarkApply(b, batch, kept) })
+		}
 	}
 }
 
-// transactions makes the three entries of n transactions, unapplied.
-func (j *journal) transactions(b *testing.B, first, n int) []*raft.Log {
-	b.Helper()
-	var stage, decide, acknowledge []Command
-	for i := range n {
-		id := idAt(j.now, first+i)
-		stage = append(stage, txn.Stage{ID: id, Timeout: time.Second,
-			Branches: []txn.Branch{txn.NewBranch("bank", make([]byte, 100)), txn.NewBranch("shop", make([]byte, 100))}})
-		decide = append(decide, txn.Decide{ID: id, Decision: txn.Commit})
-		acknowledge = append(acknowledge, txn.Acknowledge{ID: id, Receipts: []txn.BranchReceipt{{Branch: 1, Receipt: txn.Done}, {Branch: 2, Receipt: txn.Done}}})
+func benchmarkApply(b *testing.B, batch, kept int) {
+	j := filled(b, kept)
+	logs := make([]*raft.Log, 0, 3*(b.N/batch+1))
+	for n := 0; n < b.N; n += batch {
+		j.now = j.now.Add(time.Millisecond)
+		logs = append(logs, j.transactions(b, n, batch)...)
 	}
-	var logs []*raft.Log
-	for _, commands := range [][]Command{stage, decide, acknowledge} {
-		data, err := Encode(Entry{Header: j.header(), Commands: commands})
-		if err != nil {
-			b.Fatal(err)
+	b.ReportAllocs()
+	b.ResetTimer()
+	for _, l := range logs {
+		if out := j.m.Apply(l).(Applied); out.Err != nil {
+			b.Fatal(out.Err)
 		}
-		j.index++
-		logs = append(logs, &raft.Log{Index: j.index, Term: j.term, Type: raft.LogCommand, Data: data})
 	}
-	return logs
+	b.StopTimer()
+	if got := j.m.Stats(); got.Unfinished != 0 || got.Retained < b.N {
+		b.Fatalf("%+v", got)
+	}
 }
 
 // filled is a machine that holds n finished transactions.
@@ -74,6 +55,7 @@ func filled(b *testing.B, n int) *journal {
 			Staged:   stamp, Decided: stamp, Finished: stamp,
 		})
 	}
+	j.m.state.ripening.seal()
 	j.now = beginning.Add(time.Duration(n) * time.Millisecond)
 	return j
 }

@@ -202,6 +202,7 @@ func readSnapshot(from io.Reader) (*state, error) {
 			if err := s.checkTrailer(kind.Trailer, sum, r); err != nil {
 				return nil, fmt.Errorf("trailer: %w", err)
 			}
+			s.ripening.seal()
 			return s, nil
 		default:
 			err = fmt.Errorf("a %T has no place here", record.Kind)

@@ -79,6 +79,16 @@ func sameAnswer(t tester, a, b Applied) {
 func checkIndices(t tester, m *Machine) {
 	t.Helper()
 	var unfinished, damaged, ripening int
+	waiting := map[ripe]bool{}
+	for _, chunk := range m.state.ripening.queue {
+		for _, one := range chunk {
+			waiting[one] = true
+		}
+	}
+	m.state.ripening.late.Ascend(func(one ripe) bool {
+		waiting[one] = true
+		return true
+	})
 	open := map[string]int{}
 	m.state.transactions.Ascend(func(i item) bool {
 		tx := i.transaction(m.state.participants)
@@ -104,16 +114,16 @@ func checkIndices(t tester, m *Machine) {
 			}
 		} else if tx.State.Finished() {
 			ripening++
-			if !m.state.ripening.Has(ripeOf(tx)) {
+			if !waiting[ripeOf(tx)] {
 				t.Fatalf("%s is %s, and will never be collected", i.id, tx.State)
 			}
 		}
 		return true
 	})
 	s := m.state
-	if unfinished != s.unfinished.Len() || damaged != s.damaged.Len() || ripening != s.ripening.Len() || len(open) != len(s.openAt) {
+	if unfinished != s.unfinished.Len() || damaged != s.damaged.Len() || ripening != s.ripening.len() || ripening != len(waiting) || len(open) != len(s.openAt) {
 		t.Fatalf("indices of %d, %d, %d, %d for %d unfinished, %d damaged, %d ripening, %d participants in use",
-			s.unfinished.Len(), s.damaged.Len(), s.ripening.Len(), len(s.openAt), unfinished, damaged, ripening, len(open))
+			s.unfinished.Len(), s.damaged.Len(), s.ripening.len(), len(s.openAt), unfinished, damaged, ripening, len(open))
 	}
 	for name, n := range open {
 		if m.OpenAt(name) != n {

@@ -27,21 +27,8 @@ type state struct {
 	// Derived, and rebuilt by restore.
 	unfinished *btree.BTreeG[txn.TxID] // what is owed something
 	damaged    *btree.BTreeG[txn.TxID] // with a heuristic branch; never collected
-	ripening   *btree.BTreeG[ripe]     // finished and undamaged: what retention ends
+	ripening   ripening                // finished and undamaged: what retention ends
 	openAt     map[string]int          // unfinished transactions by participant; only ever looked up
-}
-
-// ripe orders finished transactions by when the horizon will have passed both
-// their id and their end. An id may be ahead of cluster time by txn.MaxSkew, so
-// the end alone would not do: one such id would hold up all that finished later.
-type ripe struct {
-	at    txn.Time
-	index uint64 // of the entry that finished it
-	id    txn.TxID
-}
-
-func ripeOf(t *txn.Transaction) ripe {
-	return ripe{at: max(t.Finished.At, t.ID.Time()), index: t.Finished.Index, id: t.ID}
 }
 
 // degree of the trees: nodes of up to 63 items, some 2.5 KB of transactions. A
@@ -53,7 +40,7 @@ func newState() *state {
 		transactions: btree.NewG(degree, func(a, b item) bool { return lessID(a.id, b.id) }),
 		unfinished:   btree.NewG(degree, lessID),
 		damaged:      btree.NewG(degree, lessID),
-		ripening:     btree.NewG(degree, lessRipe),
+		ripening:     newRipening(),
 		openAt:       make(map[string]int),
 	}
 }
@@ -65,16 +52,6 @@ func lessID(a, b txn.TxID) bool {
 		return x < y
 	}
 	return binary.BigEndian.Uint64(a[8:]) < binary.BigEndian.Uint64(b[8:])
-}
-
-func lessRipe(a, b ripe) bool {
-	switch {
-	case a.at != b.at:
-		return a.at < b.at
-	case a.index != b.index:
-		return a.index < b.index
-	}
-	return lessID(a.id, b.id)
 }
 
 // transaction finds a transaction; nil where the log does not know it.
@@ -107,19 +84,14 @@ func (s *state) put(prev, next *txn.Transaction) {
 		s.unfinished.Delete(next.ID)
 	}
 	if prev != nil && ripens(prev) {
-		s.ripening.Delete(ripeOf(prev)) // an aborted one took over branches: it is owed again
+		s.ripening.remove(prev) // an aborted one took over branches: it is owed again
 	}
 	if ripens(next) {
-		s.ripening.ReplaceOrInsert(ripeOf(next))
+		s.ripening.add(next)
 	}
 	if next.Damage() != txn.ReceiptNone {
 		s.damaged.ReplaceOrInsert(next.ID)
 	}
-}
-
-// ripens reports whether retention may end t one day.
-func ripens(t *txn.Transaction) bool {
-	return t.State.Finished() && t.Damage() == txn.ReceiptNone
 }
 
 func (s *state) countOpen(t *txn.Transaction, by int) {
@@ -137,11 +109,11 @@ func (s *state) countOpen(t *txn.Transaction, by int) {
 // looks at no other.
 func (s *state) collect(limit int) (n int) {
 	for ; n < limit; n++ {
-		oldest, ok := s.ripening.Min()
+		oldest, ok := s.ripening.first()
 		if !ok || oldest.at >= s.cluster.Horizon {
 			break
 		}
-		s.ripening.DeleteMin()
+		s.ripening.pop(oldest)
 		s.transactions.Delete(item{id: oldest.id})
 	}
 	return n

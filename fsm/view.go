@@ -98,8 +98,8 @@ func (m *Machine) Stats() Stats {
 	s.Unfinished = m.state.unfinished.Len()
 	s.Retained = m.state.transactions.Len()
 	s.Damaged = m.state.damaged.Len()
-	s.Finished = m.state.ripening.Len()
-	if first, ok := m.state.ripening.Min(); ok {
+	s.Finished = m.state.ripening.len()
+	if first, ok := m.state.ripening.first(); ok {
 		s.Oldest = first.at
 	}
 	s.Participants = len(m.state.participants)
