@@ -16,7 +16,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"sync"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -57,21 +56,27 @@ func Serve(stream Stream, h Handler) error {
 	d := newDesk(ctx, h)
 	defer context.AfterFunc(ctx, d.wakeReader)()
 
-	var sender sync.WaitGroup
-	sender.Go(func() {
-		if d.send(stream) != nil {
-			cancel() // nobody will hear the answers
+	read, sent := make(chan error, 1), make(chan error, 1)
+	go func() { read <- d.read(stream) }()
+	go func() { sent <- d.send(stream) }()
+	select {
+	case err := <-read:
+		if err != nil {
+			cancel()
+			d.finishCalls()
+			<-sent
+			return err
 		}
-	})
-	err := d.read(stream)
-	if err != nil {
+		d.finishCalls()
+		return <-sent
+	case err := <-sent:
+		// An answer cannot be sent, and nobody would hear the others either. The reader
+		// may be in Recv, which nothing ends but the return from here; it takes no
+		// calls any more.
 		cancel()
+		d.finishCalls()
+		return err
 	}
-	d.endCalls()
-	d.workers.Wait()
-	d.endAnswers()
-	sender.Wait()
-	return err
 }
 
 // read takes calls in until there are no more. It returns nil when the caller has
@@ -91,7 +96,7 @@ func (d *desk) read(stream Stream) error {
 	}
 }
 
-// errTwice ends a stream whose caller does not know what it asks.
-func errTwice(sequence uint64) error {
+// errInUse ends a stream whose caller would not know its answers.
+func errInUse(sequence uint64) error {
 	return status.Errorf(codes.InvalidArgument, "sequence %d: that call has no answer yet", sequence)
 }

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc/status"
+
 	participantv1 "github.com/decree-tx/decree/transport/api/decree/participant/v1"
 )
 
@@ -77,10 +79,10 @@ func (d *desk) take(frame *participantv1.CallManyRequest) error {
 			d.room.Wait()
 		}
 		if err := d.ctx.Err(); err != nil {
-			return err
+			return status.FromContextError(err).Err()
 		}
 		if d.open[w.GetSequence()] != nil {
-			return errTwice(w.GetSequence())
+			return errInUse(w.GetSequence())
 		}
 		complete(w, frame)
 		c := &call{Call: w, ctx: callContext{stream: d.ctx}}
@@ -152,12 +154,18 @@ func (d *desk) await() bool {
 	return true
 }
 
-// endCalls lets the workers go once the queue is empty.
-func (d *desk) endCalls() {
+// finishCalls waits for the last call to end, and lets the sender go once the answers
+// have left.
+func (d *desk) finishCalls() {
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	d.last = true
 	d.work.Broadcast()
+	d.mu.Unlock()
+	d.workers.Wait()
+	d.mu.Lock()
+	d.done = true
+	d.leave.Signal()
+	d.mu.Unlock()
 }
 
 // letLeave has the sender take the answers there are. mu is held.
@@ -166,14 +174,6 @@ func (d *desk) letLeave() {
 		d.due = true
 		d.leave.Signal()
 	}
-}
-
-// endAnswers lets the sender go once all answers have left.
-func (d *desk) endAnswers() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.done = true
-	d.leave.Signal()
 }
 
 // send sends answers until there will be no more. It alone waits for the caller to
