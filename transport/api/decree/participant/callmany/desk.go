@@ -78,8 +78,8 @@ func (d *desk) take(frame *participantv1.CallManyRequest) error {
 		for d.owed >= Window && d.ctx.Err() == nil {
 			d.room.Wait()
 		}
-		if err := d.ctx.Err(); err != nil {
-			return status.FromContextError(err).Err()
+		if err := d.broken(); err != nil {
+			return err
 		}
 		if d.open[w.GetSequence()] != nil {
 			return errInUse(w.GetSequence())
@@ -93,6 +93,14 @@ func (d *desk) take(frame *participantv1.CallManyRequest) error {
 		d.owed++
 		d.queue.push(c)
 		d.sendForWorker()
+	}
+	return nil
+}
+
+// broken tells that the stream has ended before its time.
+func (d *desk) broken() error {
+	if err := d.ctx.Err(); err != nil {
+		return status.FromContextError(err).Err()
 	}
 	return nil
 }
@@ -182,7 +190,7 @@ func (d *desk) send(stream Stream) error {
 	for {
 		answers := d.collect()
 		if answers == nil {
-			return nil
+			return d.broken()
 		}
 		if err := stream.Send(&participantv1.CallManyResponse{Answers: answers}); err != nil {
 			return err
@@ -191,12 +199,16 @@ func (d *desk) send(stream Stream) error {
 	}
 }
 
-// collect waits until answers are due. It returns nil when no more will come.
+// collect waits until answers are due. It returns nil when no more will come, or the
+// stream has ended: what was cancelled for that reason is not an answer to anybody.
 func (d *desk) collect() []*participantv1.CallAnswer {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for !d.due && !d.done {
 		d.leave.Wait()
+	}
+	if d.ctx.Err() != nil {
+		return nil
 	}
 	answers := d.answers
 	d.answers, d.due = nil, false
