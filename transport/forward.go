@@ -32,6 +32,10 @@ const (
 	// its transaction may take: several failovers.
 	callBudget = 10 * time.Second
 
+	// electPatience bounds how long a node that was elected takes to lead: a barrier
+	// and an entry, some milliseconds, and on a busy disk some more.
+	electPatience = 250 * time.Millisecond
+
 	// joinBudget bounds AddNode in its place: the new node first catches up.
 	joinBudget = 2 * time.Minute
 
@@ -87,11 +91,36 @@ func carryOut[A any](ctx context.Context, s *Server, hops int, e *errand[A]) (an
 
 // direct carries out an errand that was passed on to this node.
 func direct[A any](ctx context.Context, s *Server, hops int, e *errand[A]) (A, error) {
-	if hops > maxHops || !s.cfg.Coordinator.Leads() {
+	if hops > maxHops || !s.leads(ctx) {
 		var none A
 		return none, fmt.Errorf("%w, and does not pass on what was passed on to it", coordinator.ErrNotLeader)
 	}
 	return e.local(ctx)
+}
+
+// leads reports whether this node drives transactions. One that has just been
+// elected will in some milliseconds, and is waited for: who passes a call on cannot
+// know when that is.
+func (s *Server) leads(ctx context.Context) bool {
+	if s.cfg.Coordinator.Leads() {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(ctx, electPatience)
+	defer cancel()
+	for {
+		now := s.observer.view()
+		switch {
+		case s.cfg.Coordinator.Leads():
+			return true
+		case now.leader.ID != s.observer.self:
+			return false
+		}
+		select {
+		case <-now.changed:
+		case <-ctx.Done():
+			return false
+		}
+	}
 }
 
 func pursue[A any](ctx context.Context, s *Server, e *errand[A]) (A, error) {

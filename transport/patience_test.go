@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/decree-tx/decree/cluster"
 	"github.com/decree-tx/decree/coordinator"
@@ -135,6 +136,43 @@ func TestNewLeaderIsAskedAgainSoon(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A call that is passed on to a node which was elected and does not lead yet waits
+// for that; one that comes to a node which was not is refused at once.
+func TestPassedOnCallWaitsForTheEpoch(t *testing.T) {
+	passedOn := func(t *testing.T, n *testNode) (time.Duration, error) {
+		start := time.Now()
+		ctx := metadata.NewIncomingContext(t.Context(), metadata.Pairs(metadataHop, "1"))
+		_, err := route(ctx, n.Server, local(func(context.Context) (int, error) { return 0, nil }))
+		return time.Since(start), err
+	}
+	synctest.Test(t, func(t *testing.T) {
+		n := offline(t)
+		n.node.believe("n1")
+		synctest.Wait()
+		time.AfterFunc(40*time.Millisecond, func() { n.coordinator.lead(true) })
+		if took, err := passedOn(t, n); err != nil || took > 40*time.Millisecond+settlePoll {
+			t.Errorf("after %s: %v", took, err)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		n := offline(t)
+		n.node.believe("n1")
+		synctest.Wait()
+		took, err := passedOn(t, n)
+		wantReason(t, err, codes.Unavailable, reasonNotLeader)
+		if took != electPatience {
+			t.Errorf("a node that never leads was waited for %s", took)
+		}
+		time.AfterFunc(10*time.Millisecond, func() { n.node.believe("n2") })
+		if took, err = passedOn(t, n); took != 10*time.Millisecond || err == nil {
+			t.Errorf("another was elected, and it took %s: %v", took, err)
+		}
+		if took, err = passedOn(t, n); took != 0 || err == nil {
+			t.Errorf("refused after %s: %v", took, err)
+		}
+	})
 }
 
 // R5: what may have run and can't be repeated is of unknown outcome.
