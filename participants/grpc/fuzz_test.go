@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -153,15 +154,108 @@ func FuzzAnswer(f *testing.F) {
 	})
 }
 
+// oneMessage is a stream on which the service, once it has read three calls, says one
+// thing and ends.
+type oneMessage struct {
+	grpc.ClientStream
+	raw   []byte
+	calls int
+	asked chan struct{}
+	said  bool
+}
+
+func (w *oneMessage) Send(m *participantv1.CallManyRequest) error {
+	if w.calls += len(m.GetCalls()); w.calls == 3 {
+		close(w.asked)
+	}
+	return nil
+}
+
+func (w *oneMessage) CloseSend() error { return nil }
+
+func (w *oneMessage) Recv() (*participantv1.CallManyResponse, error) {
+	<-w.asked
+	m := new(participantv1.CallManyResponse)
+	if err := proto.Unmarshal(w.raw, m); err != nil {
+		return nil, status.Error(codes.Internal, err.Error())
+	}
+	if w.said {
+		return nil, io.EOF
+	}
+	w.said = true
+	return m, nil
+}
+
+// FuzzAnswers holds the same of whatever a service sends on a stream: each call on it
+// ends once, in an outcome of the contract, and a vote or a receipt comes only from an
+// answer that is the call's.
+func FuzzAnswers(f *testing.F) {
+	answers := []*participantv1.CallAnswer{
+		{Sequence: 1, Prepare: &participantv1.PrepareResponse{Vote: participantv1.Vote_VOTE_ABORT, Reason: "sold out"}},
+		{Sequence: 2, Commit: &participantv1.CommitResponse{Receipt: participantv1.Receipt_RECEIPT_DONE}},
+		{Sequence: 3, Abort: &participantv1.AbortResponse{Receipt: participantv1.Receipt_RECEIPT_HEURISTIC_HAZARD, Detail: "é"}},
+		{Sequence: 1, Error: &participantv1.Error{Code: int32(codes.FailedPrecondition), Details: status.Convert(statusError(participants.ErrStaleEpoch)).Proto().GetDetails()}},
+		{Sequence: 2, Error: &participantv1.Error{}},
+		{Sequence: 2, Prepare: &participantv1.PrepareResponse{Vote: participantv1.Vote_VOTE_COMMIT}},
+		{Sequence: 1 << 63},
+	}
+	for n := range answers {
+		raw, err := proto.Marshal(&participantv1.CallManyResponse{Answers: answers[n:]})
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(raw)
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		m := new(participantv1.CallManyResponse)
+		votes, receipts := false, false
+		if proto.Unmarshal(raw, m) == nil {
+			for _, a := range m.GetAnswers() {
+				votes = votes || a.GetPrepare() != nil
+				receipts = receipts || a.GetCommit() != nil || a.GetAbort() != nil
+			}
+		}
+		c := &client{api: oracle{codes.Unavailable, nil}, log: hclog.NewNullLogger()}
+		c.streams.calls.New = func() any { return &call{ended: make(chan result, 1)} }
+		s := newStream(&oneMessage{raw: raw, asked: make(chan struct{})}, 0)
+		c.streams.current.Store(s)
+		b := participants.Branch{Cluster: "c1", TxID: txn.TxID{6: 0x70, 8: 0x80}, Number: 1, Epoch: 3}
+		var all sync.WaitGroup
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		all.Go(func() {
+			vote, err := c.Prepare(ctx, b)
+			known := vote.Kind == txn.VoteCommit || vote.Kind == txn.VoteReadOnly || vote.Kind == txn.VoteAbort
+			if known != (err == nil) || known && !votes {
+				t.Errorf("prepare: %+v, %v", vote, err)
+			}
+			mustFit(t, vote.Reason)
+		})
+		code := codes.OK
+		if !receipts {
+			code = codes.Unavailable
+		}
+		all.Go(func() { checkReceipt(t, oracle{code: code}, c.Commit(ctx, b), txn.HeuristicAbort) })
+		all.Go(func() { checkReceipt(t, oracle{code: code}, c.Abort(ctx, b), txn.HeuristicCommit) })
+		sending, stop := context.WithCancel(t.Context())
+		var sender sync.WaitGroup
+		sender.Go(func() { s.send(sending) })
+		_, _ = s.receive()
+		all.Wait()
+		stop()
+		sender.Wait()
+	})
+}
+
 func checkReceipt(t *testing.T, o oracle, err error, against txn.Receipt) {
 	t.Helper()
 	var damage *participants.Heuristic
 	switch {
 	case err == nil && o.code != codes.OK:
-		t.Fatalf("%s counts as done", o.code)
+		t.Errorf("%s counts as done", o.code)
 	case errors.As(err, &damage):
 		if damage.Receipt != against && damage.Receipt != txn.HeuristicHazard {
-			t.Fatalf("heuristic %s, where only %s makes sense", damage.Receipt, against)
+			t.Errorf("heuristic %s, where only %s makes sense", damage.Receipt, against)
 		}
 		mustFit(t, damage.Detail)
 	}
@@ -170,6 +264,6 @@ func checkReceipt(t *testing.T, o oracle, err error, against txn.Receipt) {
 func mustFit(t *testing.T, text string) {
 	t.Helper()
 	if len(text) > txn.MaxReasonDetail || !utf8.ValidString(text) {
-		t.Fatalf("a text of %d bytes, UTF-8 %v", len(text), utf8.ValidString(text))
+		t.Errorf("a text of %d bytes, UTF-8 %v", len(text), utf8.ValidString(text))
 	}
 }
