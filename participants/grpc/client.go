@@ -53,6 +53,7 @@ type client struct {
 var _ interface {
 	participants.Participant
 	participants.StatusReporter
+	participants.Starter
 } = (*client)(nil)
 
 // Prepare implements participants.Participant.
@@ -61,6 +62,10 @@ func (c *client) Prepare(ctx context.Context, b participants.Branch) (participan
 	if err != nil {
 		return participants.Vote{}, failure(ctx, "prepare", b, err)
 	}
+	return voteFromWire(b, answer)
+}
+
+func voteFromWire(b participants.Branch, answer *participantv1.PrepareResponse) (participants.Vote, error) {
 	switch answer.GetVote() {
 	case participantv1.Vote_VOTE_COMMIT:
 		return participants.Yes(), nil

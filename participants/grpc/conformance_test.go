@@ -169,6 +169,30 @@ var ways = []way{
 		},
 	},
 	{
+		name:   "started",
+		ready:  awaitStream,
+		wrap:   begins,
+		stream: func(c *tally, s grpc.ServerStream) grpc.ServerStream { return counted{s, c} },
+		check: func(t *testing.T, c *tally) {
+			if c.streamed.Load() < c.rpcs.Load() {
+				t.Errorf("%d calls by streams, %d by RPCs; the suite did not see the stream", c.streamed.Load(), c.rpcs.Load())
+			}
+		},
+	},
+	{
+		name:  "started on a stream that breaks",
+		ready: awaitStream,
+		wrap: func(p participants.Participant) participants.Participant {
+			return persistent{begins(p), p.(participants.StatusReporter)}
+		},
+		stream: func(c *tally, s grpc.ServerStream) grpc.ServerStream { return brittle{counted{s, c}} },
+		check: func(t *testing.T, c *tally) {
+			if c.broken.Load() == 0 || c.streamed.Load() == 0 {
+				t.Errorf("%d streams broke, under %d calls", c.broken.Load(), c.streamed.Load())
+			}
+		},
+	},
+	{
 		name:  "unary",
 		ready: func(*testing.T, participants.Participant) {},
 		wrap:  func(p participants.Participant) participants.Participant { return p },

@@ -16,6 +16,10 @@ const (
 	callAbort
 )
 
+var kindNames = [...]string{"prepare", "commit", "abort"}
+
+func (k kind) String() string { return kindNames[k] }
+
 // size is what the call takes in a message, at most.
 func (c *call) size() int { return callSize + len(c.branch.Payload) }
 

@@ -64,9 +64,22 @@ type call struct {
 	txid     string
 	deadline time.Time // zero: none
 
-	sequence uint64      // given when it joins
-	sent     bool        // guarded by the stream's mu
-	ended    chan result // of one; there is none where the caller gives up first
+	sequence uint64 // given when it joins
+	sent     bool   // guarded by the stream's mu
+
+	// One of these hears the result, once; none does where the caller gives up first.
+	ended    chan result           // of one
+	listener participants.Listener // of a call that was started
+	stream   *stream               // with it
+}
+
+// tell hands a call its result.
+func (c *call) tell(r result) {
+	if c.listener == nil {
+		c.ended <- r
+		return
+	}
+	c.listener.Ended(c.outcome(r))
 }
 
 // result is how a call on a stream ended: with an answer or an error.
@@ -234,7 +247,7 @@ func (s *stream) receive() (answered bool, err error) {
 		ended = s.match(m.GetAnswers(), ended[:0])
 		for i, c := range ended {
 			if c != nil {
-				c.ended <- result{answer: m.GetAnswers()[i]}
+				c.tell(result{answer: m.GetAnswers()[i]})
 			}
 		}
 		answered = answered || len(ended) > 0
@@ -278,9 +291,9 @@ func (s *stream) fail(err error) (cut int) {
 		case c == nil:
 		case c.sent:
 			cut++
-			c.ended <- broke
+			c.tell(broke)
 		default:
-			c.ended <- result{err: errNotSent}
+			c.tell(result{err: errNotSent})
 		}
 	}
 	return cut

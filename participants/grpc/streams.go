@@ -74,12 +74,8 @@ func (k *streams) close() {
 // call makes one call on the stream. Its error is a status, or errNotSent where the
 // call has to be an RPC.
 func (k *streams) call(ctx context.Context, of kind, b participants.Branch) (*participantv1.CallAnswer, error) {
-	s := k.current.Load()
-	if s == nil {
-		k.want()
-		return nil, errNotSent
-	}
-	if len(b.Payload) > maxStreamed || ctx.Err() != nil {
+	s := k.forCall(b)
+	if s == nil || ctx.Err() != nil {
 		return nil, errNotSent
 	}
 	c := k.calls.Get().(*call)
@@ -92,6 +88,19 @@ func (k *streams) call(ctx context.Context, of kind, b participants.Branch) (*pa
 		return nil, errorFromWire(e)
 	}
 	return answer, err
+}
+
+// forCall is the stream for a call; nil where there is none that would take it.
+func (k *streams) forCall(b participants.Branch) *stream {
+	s := k.current.Load()
+	if s == nil {
+		k.want()
+		return nil
+	}
+	if len(b.Payload) > maxStreamed {
+		return nil
+	}
+	return s
 }
 
 func (k *streams) want() {
