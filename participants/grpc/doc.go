@@ -15,4 +15,16 @@
 //
 // Services written in Go against transport/branch, and those in any other
 // language, are driven by the same Driver.
+//
+// # Streams
+//
+// While there are calls for a service that has the rpc CallMany, a stream to it is
+// open, and prepares, commits and aborts share its messages. It is worth having
+// because most of what an RPC costs is gRPC's work for the RPC. What is promised is
+// the same: a call has one result, an error of it means "not known" wherever it comes
+// from, and messages of one branch may overtake each other, as they may between RPCs,
+// so that a participant's refusal of a prepare after the abort (rule R8) matters as
+// much. Whenever there is no stream that would take a call, it is an RPC: before the
+// service has greeted, after a stream broke, with a service that has none, for a
+// large payload, and past the stream's bounds. Recover and Status always are.
 package grpcparticipant

@@ -30,7 +30,8 @@ const (
 // Serve answers for p on l until ctx ends, with health and reflection, as a
 // participant's process does. It then stops taking calls, gives those under way
 // a few seconds, cuts the rest, and returns nil once none is left. An error
-// means that the listener failed. l is closed in either case; p is not.
+// means that the listener failed. l is closed in either case; p is not. Most calls
+// come as messages of one stream and pass no unary interceptor that opts may hold.
 func Serve(ctx context.Context, l net.Listener, p participants.Participant, opts ...grpc.ServerOption) error {
 	opts = append([]grpc.ServerOption{
 		grpc.MaxRecvMsgSize(maxMessage),

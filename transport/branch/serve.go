@@ -32,7 +32,9 @@ const (
 // when a commit to the file does: what the file holds is then unknown until it is
 // opened again, so end the process and start anew. l is closed in any case.
 //
-// opts add to the server's options, credentials for example.
+// opts add to the server's options, credentials for example. Most calls come as
+// messages of one stream, the rpc CallMany, and pass no unary interceptor: what such a
+// one keeps out, a stream interceptor has to keep out too.
 func (s *Server) Serve(ctx context.Context, l net.Listener, opts ...grpc.ServerOption) error {
 	opts = append([]grpc.ServerOption{
 		grpc.MaxRecvMsgSize(s.cfg.MaxPayload + wrapping),

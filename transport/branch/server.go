@@ -16,7 +16,7 @@ import (
 // Server is a service's end of decree's participant protocol. It may be called
 // from many goroutines at once. [Server.Serve] runs it by itself; a gRPC server
 // that has other services too registers it with
-// participantv1.RegisterParticipantServer.
+// participantv1.RegisterParticipantServer, and heeds what Serve says of interceptors.
 type Server struct {
 	participantv1.UnimplementedParticipantServer
 	cfg    Config
