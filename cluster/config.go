@@ -60,11 +60,12 @@ type Peer struct {
 // Config describes one node. ID, Bind, FSM and one of Dir and Storage are required;
 // every other zero value means the default.
 type Config struct {
-	ID         string // this node's id: letters, digits, ".", "_", "-"; at most 64
-	Bind       string // host:port to listen on for the other nodes
-	Advertise  string // host:port that the others dial; default: its address in Peers, else the bound address
-	APIAddress string // where this node serves clients; told to its peers so that a follower can forward
-	Dir        string // data directory; one process at a time
+	ID         string   // this node's id: letters, digits, ".", "_", "-"; at most 64
+	Bind       string   // host:port to listen on for the other nodes
+	Advertise  string   // host:port that the others dial; default: its address in Peers, else the bound address
+	APIAddress string   // where this node serves clients; told to its peers so that a follower can forward
+	Dir        string   // data directory; one process at a time
+	LogStore   LogStore // what holds the log in Dir; default BoltDB
 
 	// Peers are the first members, this node among them, the same list on every
 	// node. It is read once, on a node's first start. A node without Peers waits
@@ -127,8 +128,9 @@ func (c Config) withDefaults() Config {
 	if c.Network == nil {
 		c.Network = tcp{}
 	}
+	c.LogStore = orDefault(c.LogStore, BoltDB)
 	if c.Storage == nil && c.Dir != "" {
-		c.Storage = files{c.Dir}
+		c.Storage = files{dir: c.Dir, log: c.LogStore}
 	}
 	if c.Exit == nil {
 		c.Exit = func(err error) {
@@ -167,6 +169,9 @@ func (c Config) Validate() error {
 	}
 	if c.Storage == nil {
 		add("the data directory is missing")
+	}
+	if c.LogStore != BoltDB && c.LogStore != WAL {
+		add("log store %q: want %s or %s", c.LogStore, BoltDB, WAL)
 	}
 	if c.FSM == nil {
 		add("the state machine is missing")

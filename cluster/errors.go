@@ -22,6 +22,9 @@ var (
 	ErrForeignDir = errors.New("the data directory belongs to another node")
 	// ErrCorruptDir: the data directory can not be read. Nothing was overwritten.
 	ErrCorruptDir = errors.New("the data directory is corrupt")
+	// ErrLogStore: the data directory's log is of a kind that the log store does not
+	// read. Nothing was changed.
+	ErrLogStore = errors.New("the data directory holds another kind of log")
 	// ErrDirInUse: another process holds the data directory.
 	ErrDirInUse = errors.New("the data directory is in use by another process")
 	// ErrDataLost: this node was a member, and its log is gone.

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
-	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
@@ -16,56 +15,117 @@ import (
 	berrors "go.etcd.io/bbolt/errors"
 )
 
+// LogStore is what holds a node's log, term and vote, in its directory.
+type LogStore string
+
 const (
-	logFile = "raft.db"
-	// keptSnapshots: the newest, and one behind it in case it can't be read.
-	keptSnapshots = 2
-	// lockTimeout is how long to wait for another process to let go of the
-	// directory: one that is just ending, not one that runs.
-	lockTimeout = time.Second
+	// BoltDB is one bbolt file.
+	BoltDB LogStore = "boltdb"
+	// WAL is a directory of files that are appended to, with a small bbolt file beside
+	// them. A directory with a bbolt log is moved to it when it is opened, and there is
+	// no way back.
+	WAL LogStore = "wal"
 )
 
-// files is the [Storage] in a directory: node.json, a bbolt file for log and vote,
-// and a directory a snapshot.
-type files struct{ dir string }
+// keptSnapshots: the newest, and one behind it in case it can't be read.
+const keptSnapshots = 2
+
+// files is the [Storage] in a directory: node.json, the log with the vote, and a
+// directory a snapshot.
+type files struct {
+	dir string
+	log LogStore
+	on  *fileSystem // nil: the machine's
+	// segment is the size at which a file of the wal ends; zero is segmentSize.
+	segment int
+}
 
 func (f files) String() string { return f.dir }
 
 // Inspect implements [Storage].
 func (f files) Inspect() (Remains, error) {
+	if err := peekLock(f.dir); err != nil {
+		return Remains{}, err
+	}
 	raw, err := os.ReadFile(filepath.Join(f.dir, identityFile))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return Remains{}, err
 	}
-	used, err := inspectLog(filepath.Join(f.dir, logFile))
+	used, err := f.inspectLog()
 	return Remains{Identity: raw, Used: used}, err
 }
 
+// inspectLog reads the log that is in force, whichever it is.
+func (f files) inspectLog() (used bool, err error) {
+	is, err := f.state()
+	if err == nil {
+		err = f.mayRead(is)
+	}
+	if err != nil {
+		return false, err
+	}
+	switch is {
+	case holdsBolt:
+		return inspectBolt(f.path(boltFile))
+	case holdsMoved:
+		return inspectWAL(f.path(walNew))
+	case holdsWAL:
+		return inspectWAL(f.path(walDir))
+	default:
+		return false, nil
+	}
+}
+
 // Open implements [Storage].
-func (f files) Open(log hclog.Logger) (Store, error) {
+func (f files) Open(log hclog.Logger) (_ Store, err error) {
 	if err := os.MkdirAll(f.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
-	bolt, err := openLog(filepath.Join(f.dir, logFile))
+	lock, err := lockDir(f.dir)
 	if err != nil {
 		return nil, err
 	}
-	snapshots, err := raft.NewFileSnapshotStoreWithLogger(f.dir, keptSnapshots, log.Named("snapshot"))
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("snapshots: %w", err), bolt.Close())
+	o := &openFiles{dir: f.dir, lock: lock}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, o.Close())
+		}
+	}()
+	if o.snapshots, err = raft.NewFileSnapshotStoreWithLogger(f.dir, keptSnapshots, log.Named("snapshot")); err != nil {
+		return nil, fmt.Errorf("snapshots: %w", err)
 	}
-	return &openFiles{BoltStore: bolt, dir: f.dir, snapshots: snapshots}, nil
+	o.logAndVote, err = f.openLog(o.snapshots, log)
+	if err != nil {
+		return nil, err
+	}
+	return o, nil
+}
+
+// logAndVote is what a log store is to a node.
+type logAndVote interface {
+	stores
+	Close() error
 }
 
 // openFiles is the directory while this process holds it.
 type openFiles struct {
-	*raftboltdb.BoltStore
+	logAndVote
 	dir       string
+	lock      *os.File
 	snapshots *raft.FileSnapshotStore
 }
 
 // Snapshots implements [Store].
 func (o *openFiles) Snapshots() raft.SnapshotStore { return o.snapshots }
+
+// Close implements [Store].
+func (o *openFiles) Close() error {
+	var err error
+	if o.logAndVote != nil {
+		err = o.logAndVote.Close()
+	}
+	return errors.Join(err, o.lock.Close())
+}
 
 // PutIdentity implements [Store].
 func (o *openFiles) PutIdentity(raw []byte) error {
@@ -97,8 +157,8 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// openLog opens the file that holds log and vote. Every write is synced.
-func openLog(path string) (_ *raftboltdb.BoltStore, err error) {
+// openBolt opens the file that holds log and vote. Every write is synced.
+func openBolt(path string) (_ *raftboltdb.BoltStore, err error) {
 	defer explainPanic(path, &err)()
 	bolt, err := raftboltdb.New(raftboltdb.Options{
 		Path: path,
@@ -116,11 +176,11 @@ func openLog(path string) (_ *raftboltdb.BoltStore, err error) {
 	return bolt, nil
 }
 
-// inspectLog reads every page of the file, without a way to change it, and reports
+// inspectBolt reads every page of the file, without a way to change it, and reports
 // whether it holds anything; a file that is not there does not. Opened for writing,
 // bbolt scans the file for free pages on a goroutine of its own, and a page that it
 // can't read would end the process without a word of which file it was.
-func inspectLog(path string) (used bool, err error) {
+func inspectBolt(path string) (used bool, err error) {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, os.ErrNotExist):

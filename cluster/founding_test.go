@@ -10,7 +10,6 @@ import (
 	"errors"
 	"net"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -24,7 +23,7 @@ import (
 func TestFirstMembersFoundOneCluster(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		var js journals
-		c := clustertest.New(t, clustertest.Options{FSM: js.make})
+		c := clustertest.New(t, clustertest.Options{LogStore: logStore, FSM: js.make})
 		c.Apply([]byte("a"))
 		for _, id := range c.IDs() {
 			eventually(t, id+" applies the entry", func() bool { return js.of(id).has("a") })
@@ -38,7 +37,7 @@ func TestFirstMembersFoundOneCluster(t *testing.T) {
 func TestOneNodeAloneWorksAtOnce(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		var js journals
-		c := clustertest.New(t, clustertest.Options{Nodes: 1, FSM: js.make})
+		c := clustertest.New(t, clustertest.Options{LogStore: logStore, Nodes: 1, FSM: js.make})
 		c.Apply([]byte("a"))
 		c.Stop("n1")
 		c.Start("n1")
@@ -54,7 +53,7 @@ func TestOneNodeAloneWorksAtOnce(t *testing.T) {
 func TestFoundingWaitsForTheLastNode(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		var js journals
-		c := clustertest.Prepare(t, clustertest.Options{FSM: js.make})
+		c := clustertest.Prepare(t, clustertest.Options{LogStore: logStore, FSM: js.make})
 		var wg sync.WaitGroup
 		opened := make(chan string, 2)
 		for _, id := range []string{"n1", "n2"} {
@@ -80,7 +79,7 @@ func TestFoundingWaitsForTheLastNode(t *testing.T) {
 func TestFoundingCanBeGivenUp(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		var js journals
-		c := clustertest.Prepare(t, clustertest.Options{FSM: js.make})
+		c := clustertest.Prepare(t, clustertest.Options{LogStore: logStore, FSM: js.make})
 		if _, err := c.OpenContext(within(t, time.Second), "n1"); !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatalf("got %v, want the context's error", err)
 		}
@@ -100,7 +99,7 @@ func TestFounderThatCrashedBeforeItAgreedIsLetIn(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		var js journals
 		first := true
-		c := clustertest.Prepare(t, clustertest.Options{FSM: js.make, Configure: func(cfg *cluster.Config) {
+		c := clustertest.Prepare(t, clustertest.Options{LogStore: logStore, FSM: js.make, Configure: func(cfg *cluster.Config) {
 			if cfg.ID == "n3" && first {
 				first = false
 				cfg.Network = deaf{cfg.Network}
@@ -130,7 +129,7 @@ func TestLateFounderVouchesForNoSecondDisk(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		var js journals
 		first := true
-		c := clustertest.Prepare(t, clustertest.Options{FSM: js.make, Configure: func(cfg *cluster.Config) {
+		c := clustertest.Prepare(t, clustertest.Options{LogStore: logStore, FSM: js.make, Configure: func(cfg *cluster.Config) {
 			if cfg.ID == "n3" && first {
 				first = false
 				cfg.Network = deaf{cfg.Network}
@@ -169,7 +168,7 @@ func TestLateFounderVouchesForNoSecondDisk(t *testing.T) {
 func TestWipedNodeNeverVotes(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		var js journals
-		c := clustertest.New(t, clustertest.Options{FSM: js.make})
+		c := clustertest.New(t, clustertest.Options{LogStore: logStore, FSM: js.make})
 		c.Apply([]byte("a"))
 		wiped := follower(c)
 		c.Crash(wiped)
@@ -199,7 +198,7 @@ func TestWipedNodeNeverVotes(t *testing.T) {
 func TestWipedNodeAloneWaits(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		var js journals
-		c := clustertest.New(t, clustertest.Options{FSM: js.make})
+		c := clustertest.New(t, clustertest.Options{LogStore: logStore, FSM: js.make})
 		for _, id := range c.IDs() {
 			c.Crash(id)
 		}
@@ -215,7 +214,7 @@ func TestWipedNodeAloneWaits(t *testing.T) {
 func TestTwoWipedNodesFoundNothing(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		var js journals
-		c := clustertest.New(t, clustertest.Options{FSM: js.make})
+		c := clustertest.New(t, clustertest.Options{LogStore: logStore, FSM: js.make})
 		c.Apply([]byte("a"))
 		for _, id := range c.IDs() {
 			c.Crash(id)
@@ -243,15 +242,18 @@ func TestTwoWipedNodesFoundNothing(t *testing.T) {
 // promised something, and does not start.
 func TestLostLogIsNotAnEmptyDisk(t *testing.T) {
 	for name, lose := range map[string]func(path string) error{
-		"removed":   os.Remove,
+		"removed":   os.RemoveAll,
 		"truncated": func(path string) error { return os.Truncate(path, 0) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			inVirtualTime(t, func(t *testing.T) {
 				var js journals
-				c := clustertest.New(t, clustertest.Options{FSM: js.make})
+				c := clustertest.New(t, clustertest.Options{LogStore: logStore, FSM: js.make})
 				c.Crash("n2")
-				path := filepath.Join(c.Config("n2").Dir, "raft.db")
+				path := logOf(c.Config("n2").Dir)
+				if logStore == cluster.WAL && name == "truncated" {
+					t.Skip("a wal is a directory")
+				}
 				if err := lose(path); err != nil {
 					t.Fatal(err)
 				}
@@ -270,7 +272,7 @@ func TestLostLogIsNotAnEmptyDisk(t *testing.T) {
 func TestDifferentPeersFoundNothing(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		var js journals
-		c := clustertest.Prepare(t, clustertest.Options{FSM: js.make, Configure: func(cfg *cluster.Config) {
+		c := clustertest.Prepare(t, clustertest.Options{LogStore: logStore, FSM: js.make, Configure: func(cfg *cluster.Config) {
 			if cfg.ID == "n3" {
 				cfg.Peers[0] = cluster.Peer{ID: "n4", RaftAddress: "n1:7000"}
 			}
@@ -305,7 +307,7 @@ func TestDifferentPeersFoundNothing(t *testing.T) {
 func TestUninvitedNodeIsToldSo(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		var js journals
-		c := clustertest.New(t, clustertest.Options{FSM: js.make})
+		c := clustertest.New(t, clustertest.Options{LogStore: logStore, FSM: js.make})
 		cfg := c.Config("n9")
 		cfg.Peers = []cluster.Peer{
 			{ID: "n1", RaftAddress: "n1:7000"}, {ID: "n2", RaftAddress: "n2:7000"}, {ID: "n9", RaftAddress: "n9:7000"},

@@ -23,7 +23,7 @@ import (
 func TestStrangersAreRefused(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		var js journals
-		c := clustertest.New(t, clustertest.Options{FSM: js.make})
+		c := clustertest.New(t, clustertest.Options{LogStore: logStore, FSM: js.make})
 		stranger := c.Network.Host("stranger")
 		for what, sent := range map[string][]byte{
 			"nothing":            nil,
@@ -52,7 +52,7 @@ func TestStrangersAreRefused(t *testing.T) {
 func TestSilentStrangersAreBounded(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		var js journals
-		c := clustertest.New(t, clustertest.Options{FSM: js.make})
+		c := clustertest.New(t, clustertest.Options{LogStore: logStore, FSM: js.make})
 		c.Apply([]byte("a"))
 		before := runtime.NumGoroutine()
 		var crowd []net.Conn
@@ -79,7 +79,7 @@ func TestSilentStrangersAreBounded(t *testing.T) {
 func TestAnotherNodeAtAPeersAddress(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		var js journals
-		c := clustertest.Prepare(t, clustertest.Options{FSM: js.make, Configure: func(cfg *cluster.Config) {
+		c := clustertest.Prepare(t, clustertest.Options{LogStore: logStore, FSM: js.make, Configure: func(cfg *cluster.Config) {
 			if cfg.ID == "n1" {
 				cfg.Peers[1].RaftAddress, cfg.Peers[2].RaftAddress = cfg.Peers[2].RaftAddress, cfg.Peers[1].RaftAddress
 			} else {
@@ -102,7 +102,7 @@ func TestAnotherNodeAtAPeersAddress(t *testing.T) {
 func TestMemberAtAnotherAddress(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		var js journals
-		c := clustertest.New(t, clustertest.Options{FSM: js.make})
+		c := clustertest.New(t, clustertest.Options{LogStore: logStore, FSM: js.make})
 		c.Crash("n2")
 		cfg := c.Config("n2")
 		cfg.Peers, cfg.Bind = nil, "n2:7001"

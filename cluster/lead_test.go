@@ -89,7 +89,7 @@ func TestTermsNeverOverlapOnANode(t *testing.T) {
 		var js journals
 		e := newEpochs(t)
 		e.linger = 300 * time.Millisecond
-		c := clustertest.New(t, clustertest.Options{FSM: js.make, Lead: e.lead})
+		c := clustertest.New(t, clustertest.Options{LogStore: logStore, FSM: js.make, Lead: e.lead})
 		<-e.begun
 		for i := range 15 {
 			leader := c.WaitLeader().Status().ID
@@ -125,7 +125,7 @@ func TestTermWaitsForTheOneBefore(t *testing.T) {
 		var js journals
 		e := newEpochs(t)
 		e.linger = 2 * time.Second
-		c := clustertest.New(t, clustertest.Options{FSM: js.make, Lead: e.lead})
+		c := clustertest.New(t, clustertest.Options{LogStore: logStore, FSM: js.make, Lead: e.lead})
 		before := <-e.begun
 		node := c.WaitLeader()
 		if err := node.TransferLeadership(within(t, time.Minute), ""); err != nil {
@@ -160,7 +160,7 @@ func TestWorkBeginsBehindABarrier(t *testing.T) {
 				<-ctx.Done()
 			}
 		}
-		c := clustertest.New(t, clustertest.Options{FSM: js.make, Lead: lead})
+		c := clustertest.New(t, clustertest.Options{LogStore: logStore, FSM: js.make, Lead: lead})
 		first := <-starts
 		for i := range 50 {
 			c.Apply(fmt.Append(nil, i))
@@ -186,7 +186,7 @@ func TestWorkThatOutlivesItsTermEndsTheProcess(t *testing.T) {
 				<-release // deaf to its context
 			}
 		}
-		c := clustertest.New(t, clustertest.Options{FSM: js.make, Lead: lead})
+		c := clustertest.New(t, clustertest.Options{LogStore: logStore, FSM: js.make, Lead: lead})
 		stuck := <-terms
 		c.Isolate(stuck)
 		if err := c.WaitExit(stuck); !strings.Contains(err.Error(), "has not ended") {
@@ -211,7 +211,7 @@ func TestWorkRunsOnceInATerm(t *testing.T) {
 		lead := func(*cluster.Node, string) func(context.Context, uint64) {
 			return func(_ context.Context, term uint64) { began <- term }
 		}
-		c := clustertest.New(t, clustertest.Options{FSM: js.make, Lead: lead})
+		c := clustertest.New(t, clustertest.Options{LogStore: logStore, FSM: js.make, Lead: lead})
 		<-began
 		time.Sleep(time.Minute)
 		if len(began) != 0 {
@@ -227,7 +227,7 @@ func TestWorkRunsOnceInATerm(t *testing.T) {
 func TestLeadAfterTheElection(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		var js journals
-		c := clustertest.New(t, clustertest.Options{Nodes: 1, FSM: js.make})
+		c := clustertest.New(t, clustertest.Options{LogStore: logStore, Nodes: 1, FSM: js.make})
 		leader := c.WaitLeader()
 		synctest.Wait()
 		began := make(chan uint64, 1)
@@ -244,7 +244,7 @@ func TestCloseHandsOver(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		var js journals
 		e := newEpochs(t)
-		c := clustertest.New(t, clustertest.Options{FSM: js.make, Lead: e.lead})
+		c := clustertest.New(t, clustertest.Options{LogStore: logStore, FSM: js.make, Lead: e.lead})
 		<-e.begun
 		for range 5 {
 			leader := c.WaitLeader().Status().ID
@@ -264,7 +264,7 @@ func TestCloseHandsOver(t *testing.T) {
 func TestCloseAlone(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		var js journals
-		c := clustertest.New(t, clustertest.Options{FSM: js.make})
+		c := clustertest.New(t, clustertest.Options{LogStore: logStore, FSM: js.make})
 		n := c.WaitLeader()
 		for _, id := range others(c, n.Status().ID) {
 			c.Crash(id)
@@ -286,7 +286,7 @@ func TestCloseAlone(t *testing.T) {
 func TestLeaderChangesAreTold(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		var js journals
-		c := clustertest.New(t, clustertest.Options{FSM: js.make})
+		c := clustertest.New(t, clustertest.Options{LogStore: logStore, FSM: js.make})
 		first := c.WaitLeader().Status().ID
 		n := c.Node(others(c, first)[0])
 		changes, cancel := n.LeaderChanges()

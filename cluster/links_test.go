@@ -23,7 +23,7 @@ import (
 func TestEntryOfALostLeaderIsAppliedByTheNext(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		var js journals
-		c := clustertest.New(t, clustertest.Options{FSM: js.make})
+		c := clustertest.New(t, clustertest.Options{LogStore: logStore, FSM: js.make})
 		leader := c.WaitLeader()
 		id := leader.Status().ID
 		c.Apply([]byte("before"))
@@ -45,7 +45,7 @@ func TestEntryOfALostLeaderIsAppliedByTheNext(t *testing.T) {
 func TestEntryOfACutOffLeaderIsUnknown(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		var js journals
-		c := clustertest.New(t, clustertest.Options{FSM: js.make})
+		c := clustertest.New(t, clustertest.Options{LogStore: logStore, FSM: js.make})
 		leader := c.WaitLeader()
 		id := leader.Status().ID
 		c.Isolate(id)
@@ -72,7 +72,7 @@ func TestEntryOfACutOffLeaderIsUnknown(t *testing.T) {
 func TestDefiniteRefusals(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		var js journals
-		c := clustertest.New(t, clustertest.Options{FSM: js.make})
+		c := clustertest.New(t, clustertest.Options{LogStore: logStore, FSM: js.make})
 		leader, other := c.WaitLeader(), follower(c)
 		refuse := func(what string, n *cluster.Node) {
 			t.Helper()
@@ -112,7 +112,7 @@ func TestDefiniteRefusals(t *testing.T) {
 func TestWaitThatIsGivenUpIsUnknown(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		var js journals
-		c := clustertest.New(t, clustertest.Options{FSM: js.make})
+		c := clustertest.New(t, clustertest.Options{LogStore: logStore, FSM: js.make})
 		leader := c.WaitLeader()
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
@@ -133,7 +133,7 @@ func TestWaitThatIsGivenUpIsUnknown(t *testing.T) {
 func TestNothingAnsweredIsLostOverBadLinks(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		var js journals
-		c := clustertest.New(t, clustertest.Options{FSM: js.make})
+		c := clustertest.New(t, clustertest.Options{LogStore: logStore, FSM: js.make})
 		var answered, refused []string
 		c.WaitLeader()
 		for i := range 60 {
@@ -186,7 +186,7 @@ func TestNothingAnsweredIsLostOverBadLinks(t *testing.T) {
 func TestFollowerThatReturnsDeposesNobody(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		var js journals
-		c := clustertest.New(t, clustertest.Options{FSM: js.make})
+		c := clustertest.New(t, clustertest.Options{LogStore: logStore, FSM: js.make})
 		before := c.WaitLeader().Status()
 		away := follower(c)
 		c.Isolate(away)

@@ -13,7 +13,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -53,7 +52,7 @@ func peer(id string) cluster.Peer {
 func TestAddNode(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		var js journals
-		c := clustertest.New(t, clustertest.Options{FSM: js.make})
+		c := clustertest.New(t, clustertest.Options{LogStore: logStore, FSM: js.make})
 		for i := range 200 {
 			c.Apply(fmt.Append(nil, i))
 		}
@@ -75,7 +74,7 @@ func TestAddNode(t *testing.T) {
 func TestAdmissionIsForOneDisk(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		var js journals
-		c := clustertest.New(t, clustertest.Options{FSM: js.make})
+		c := clustertest.New(t, clustertest.Options{LogStore: logStore, FSM: js.make})
 		opened := make(chan struct{})
 		go func() {
 			defer close(opened)
@@ -124,7 +123,7 @@ func hello(t *testing.T, c *clustertest.Cluster, to, question string) (string, e
 func TestAddNodeBehindASnapshot(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		var js journals
-		c := clustertest.New(t, clustertest.Options{FSM: js.make, Configure: func(cfg *cluster.Config) {
+		c := clustertest.New(t, clustertest.Options{LogStore: logStore, FSM: js.make, Configure: func(cfg *cluster.Config) {
 			cfg.SnapshotThreshold, cfg.TrailingLogs, cfg.SnapshotInterval = 20, 1, time.Second
 		}})
 		for i := range 100 {
@@ -143,7 +142,7 @@ func TestAddNodeBehindASnapshot(t *testing.T) {
 func TestAddNodeRefuses(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		var js journals
-		c := clustertest.New(t, clustertest.Options{FSM: js.make})
+		c := clustertest.New(t, clustertest.Options{LogStore: logStore, FSM: js.make})
 		leader := c.WaitLeader()
 		for _, refusal := range []struct {
 			what string
@@ -174,7 +173,7 @@ func TestAddNodeRefuses(t *testing.T) {
 func TestAddNodeRefusesAKnownIDWithAnEmptyDisk(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		var js journals
-		c := clustertest.New(t, clustertest.Options{FSM: js.make})
+		c := clustertest.New(t, clustertest.Options{LogStore: logStore, FSM: js.make})
 		add(t, c, "n4")
 		c.Crash("n4")
 		c.Wipe("n4")
@@ -206,7 +205,7 @@ func TestAddNodeRefusesAKnownIDWithAnEmptyDisk(t *testing.T) {
 func TestAddNodeRefusesAnotherClustersNode(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		var js journals
-		c := clustertest.New(t, clustertest.Options{FSM: js.make})
+		c := clustertest.New(t, clustertest.Options{LogStore: logStore, FSM: js.make})
 		cfg := c.Config("x1")
 		cfg.Peers = []cluster.Peer{peer("x1")}
 		other, err := cluster.Open(within(t, time.Minute), cfg)
@@ -260,7 +259,7 @@ func TestAddNodeGoesOnWhereItStopped(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		var js journals
 		var shut atomic.Bool
-		c := clustertest.New(t, clustertest.Options{FSM: js.make, Configure: func(cfg *cluster.Config) {
+		c := clustertest.New(t, clustertest.Options{LogStore: logStore, FSM: js.make, Configure: func(cfg *cluster.Config) {
 			if cfg.ID == "n4" {
 				cfg.Network = helloOnly{cfg.Network, &shut}
 			}
@@ -300,7 +299,7 @@ func TestAddNodeGoesOnWhereItStopped(t *testing.T) {
 func TestWordOfAFollowerRemovesNobody(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		var js journals
-		c := clustertest.New(t, clustertest.Options{FSM: js.make})
+		c := clustertest.New(t, clustertest.Options{LogStore: logStore, FSM: js.make})
 		behind := follower(c)
 		c.Isolate(behind)
 		c.Network.CutBoth(behind, "n4")
@@ -324,7 +323,7 @@ func TestWordOfAFollowerRemovesNobody(t *testing.T) {
 func TestUncommittedRemovalStopsNobody(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		var js journals
-		c := clustertest.New(t, clustertest.Options{FSM: js.make, Configure: func(cfg *cluster.Config) {
+		c := clustertest.New(t, clustertest.Options{LogStore: logStore, FSM: js.make, Configure: func(cfg *cluster.Config) {
 			// The leader's lease outlasts several questions of the removed node.
 			cfg.HeartbeatTimeout, cfg.LeaderLease, cfg.ElectionTimeout = 10*time.Second, 10*time.Second, 10*time.Second
 			if cfg.ID == "n3" {
@@ -358,10 +357,10 @@ func TestUncommittedRemovalStopsNobody(t *testing.T) {
 func TestAddedNodeThatLostItsLogDoesNotStart(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		var js journals
-		c := clustertest.New(t, clustertest.Options{FSM: js.make})
+		c := clustertest.New(t, clustertest.Options{LogStore: logStore, FSM: js.make})
 		add(t, c, "n4")
 		c.Crash("n4")
-		if err := os.Remove(filepath.Join(c.Config("n4").Dir, "raft.db")); err != nil {
+		if err := os.RemoveAll(logOf(c.Config("n4").Dir)); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := c.Open("n4"); !errors.Is(err, cluster.ErrDataLost) {
@@ -374,7 +373,7 @@ func TestAddedNodeThatLostItsLogDoesNotStart(t *testing.T) {
 func TestRemovedFollowerStops(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		var js journals
-		c := clustertest.New(t, clustertest.Options{FSM: js.make})
+		c := clustertest.New(t, clustertest.Options{LogStore: logStore, FSM: js.make})
 		gone := follower(c)
 		if err := c.WaitLeader().RemoveNode(within(t, time.Minute), gone); err != nil {
 			t.Fatal(err)
@@ -397,7 +396,7 @@ func TestRemovedFollowerStops(t *testing.T) {
 func TestNodeRemovedWhileAwayStops(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		var js journals
-		c := clustertest.New(t, clustertest.Options{FSM: js.make})
+		c := clustertest.New(t, clustertest.Options{LogStore: logStore, FSM: js.make})
 		gone := follower(c)
 		c.Crash(gone)
 		if err := c.WaitLeader().RemoveNode(within(t, time.Minute), gone); err != nil {
@@ -414,7 +413,7 @@ func TestNodeRemovedWhileAwayStops(t *testing.T) {
 func TestNodeThatIsCutOffDoesNotStop(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		var js journals
-		c := clustertest.New(t, clustertest.Options{FSM: js.make})
+		c := clustertest.New(t, clustertest.Options{LogStore: logStore, FSM: js.make})
 		away := follower(c)
 		c.Isolate(away)
 		time.Sleep(10 * time.Minute)
@@ -430,7 +429,7 @@ func TestLeaderRemovesItself(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		var js journals
 		e := newEpochs(t)
-		c := clustertest.New(t, clustertest.Options{FSM: js.make, Lead: e.lead})
+		c := clustertest.New(t, clustertest.Options{LogStore: logStore, FSM: js.make, Lead: e.lead})
 		<-e.begun
 		leader := c.WaitLeader()
 		id := leader.Status().ID
@@ -454,7 +453,7 @@ func TestLeaderRemovesItself(t *testing.T) {
 func TestRemoveAndTransferRefuse(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		var js journals
-		c := clustertest.New(t, clustertest.Options{FSM: js.make})
+		c := clustertest.New(t, clustertest.Options{LogStore: logStore, FSM: js.make})
 		leader, other := c.WaitLeader(), c.Node(follower(c))
 		for _, refusal := range []struct {
 			what string
@@ -492,7 +491,7 @@ func TestRemoveAndTransferRefuse(t *testing.T) {
 func TestTransferLeadership(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		var js journals
-		c := clustertest.New(t, clustertest.Options{FSM: js.make})
+		c := clustertest.New(t, clustertest.Options{LogStore: logStore, FSM: js.make})
 		for range 3 {
 			for _, id := range c.IDs() {
 				c.Apply([]byte("a"))
@@ -510,7 +509,7 @@ func TestTransferLeadership(t *testing.T) {
 func TestTransferToANodeThatHasJustRestarted(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		var js journals
-		c := clustertest.New(t, clustertest.Options{FSM: js.make})
+		c := clustertest.New(t, clustertest.Options{LogStore: logStore, FSM: js.make})
 		for range 20 {
 			c.Apply([]byte("a"))
 			leader, target := c.WaitLeader(), follower(c)
@@ -528,7 +527,7 @@ func TestTransferToANodeThatHasJustRestarted(t *testing.T) {
 func TestAPIAddress(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		var js journals
-		c := clustertest.New(t, clustertest.Options{FSM: js.make})
+		c := clustertest.New(t, clustertest.Options{LogStore: logStore, FSM: js.make})
 		leader := c.WaitLeader().Status().ID
 		for _, id := range c.IDs() {
 			eventually(t, id+" knows the leader", func() bool { l, ok := c.Node(id).Leader(); return ok && l.ID == leader })

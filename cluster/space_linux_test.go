@@ -40,7 +40,7 @@ func tmpfs(t *testing.T, bytes int) string {
 func TestNobodyElseTakesTheReserve(t *testing.T) {
 	const size = 4 << 20
 	dir := tmpfs(t, 24<<20)
-	f := files{dir}
+	f := files{dir: dir}
 	store, err := f.Open(hclog.NewNullLogger())
 	if err != nil {
 		t.Fatal(err)
@@ -81,8 +81,8 @@ func TestNobodyElseTakesTheReserve(t *testing.T) {
 // content that it had.
 func TestReservingChangesNoContent(t *testing.T) {
 	const size = 5<<20 + 12345
-	f := files{t.TempDir()}
-	path := filepath.Join(f.dir, logFile)
+	f := files{dir: t.TempDir()}
+	path := f.path(boltFile)
 	if err := os.WriteFile(path, []byte("content"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +102,7 @@ func TestReservingChangesNoContent(t *testing.T) {
 // R10: what was acknowledged before the disk was full is there after it.
 func TestAFullDiskEndsTheNodeAndNothingElse(t *testing.T) {
 	dir := tmpfs(t, 24<<20)
-	cfg, exits := single(t)
+	cfg, exits := single(t, BoltDB)
 	cfg.Dir = filepath.Join(dir, "n1")
 	cfg.DiskHeadroom, cfg.DiskReserve = 1, 1 // nothing is kept for decisions
 	n, _ := openFaulty(t, cfg)

@@ -8,6 +8,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -96,11 +97,32 @@ func (js *journals) of(id string) *journal {
 	return js.by[id]
 }
 
-// inVirtualTime runs a story where time passes only while everybody waits, so that
-// nothing in it depends on how fast the machine is.
+// logStore is what the nodes of a story keep their log in; see onBothLogStores. No two
+// stories run at a time.
+var logStore = cluster.BoltDB
+
+// onBothLogStores runs a story with each of them.
+func onBothLogStores(t *testing.T, story func(t *testing.T)) {
+	t.Helper()
+	defer func(before cluster.LogStore) { logStore = before }(logStore)
+	for _, logStore = range []cluster.LogStore{cluster.BoltDB, cluster.WAL} {
+		t.Run(string(logStore), story)
+	}
+}
+
+// inVirtualTime runs a story, on both log stores, where time passes only while
+// everybody waits, so that nothing in it depends on how fast the machine is.
 func inVirtualTime(t *testing.T, story func(t *testing.T)) {
 	t.Helper()
-	synctest.Test(t, story)
+	onBothLogStores(t, func(t *testing.T) { synctest.Test(t, story) })
+}
+
+// logOf is where a node's log is, in its directory.
+func logOf(dir string) string {
+	if logStore == cluster.WAL {
+		return filepath.Join(dir, "wal")
+	}
+	return filepath.Join(dir, "raft.db")
 }
 
 // within is a context for something that takes at most d.

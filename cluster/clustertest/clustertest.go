@@ -37,6 +37,8 @@ type Options struct {
 	// Configure changes a node's configuration before each start; may be nil.
 	Configure func(*cluster.Config)
 	Dir       string // holds the nodes' disks; default t.TempDir()
+	// LogStore is what the logs are kept in, unless in memory; default BoltDB.
+	LogStore cluster.LogStore
 	// Memory keeps the disks in memory instead, and crashes take them away from one
 	// moment to the next. What is left to chance is drawn from Seed.
 	Memory bool
@@ -121,7 +123,7 @@ func (c *Cluster) Config(id string) cluster.Config {
 	defer c.mu.Unlock()
 	c.hosts[id] = c.Network.Host(id)
 	cfg := cluster.Config{
-		ID: id, Bind: Address(id), APIAddress: "api." + id, Dir: c.diskOf(id),
+		ID: id, Bind: Address(id), APIAddress: "api." + id, Dir: c.diskOf(id), LogStore: c.options.LogStore,
 		FSM: c.options.FSM(id), Network: c.hosts[id],
 		Exit: c.exitOf(id),
 	}

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
 	"os"
 	"os/signal"
 	"syscall"
@@ -36,6 +37,10 @@ func awaitSecond(signals <-chan os.Signal) {
 }
 
 func main() {
+	// A library below raft-wal (coreos/pkg/capnslog) takes the standard logger over when
+	// it is loaded, and under an init system sends what is logged to its journal.
+	log.SetOutput(os.Stderr)
+	log.SetFlags(log.LstdFlags)
 	ctx, stop := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
