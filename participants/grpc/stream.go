@@ -190,7 +190,8 @@ func (s *stream) send(ctx context.Context) {
 			return
 		}
 		// The callers of the last answers are about to call again. To let them line up
-		// halves the messages under load, and costs a single caller nothing measurable.
+		// makes messages of 20 calls where there would be one or two, which nearly halves
+		// a call's cost, and costs a single caller nothing measurable.
 		runtime.Gosched()
 		for {
 			m, more := s.next()

@@ -676,3 +676,29 @@ func TestLargePayloadIsAnRPC(t *testing.T) {
 		}
 	})
 }
+
+// A sender's message costs nothing new once it has been as large before.
+func TestMessageAllocatesNothing(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+	defer cancel()
+	var waiting []*call
+	for i := range 64 {
+		c := &call{kind: kind(i % 3), branch: branchOf("payload"), txid: "t", sequence: uint64(i)}
+		c.deadline, _ = ctx.Deadline()
+		waiting = append(waiting, c)
+	}
+	var m message
+	fill := func() {
+		m.begin(nil)
+		for _, c := range waiting {
+			c.branch.Cluster, c.branch.Horizon = "c1", 7
+			if !m.add(c) {
+				t.Fatal("no room")
+			}
+		}
+	}
+	fill()
+	if n := testing.AllocsPerRun(100, fill); n != 0 {
+		t.Errorf("%v allocations a message", n)
+	}
+}
