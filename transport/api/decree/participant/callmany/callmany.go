@@ -9,8 +9,8 @@
 //
 // It owns the stream's goroutines, its bounds and the contexts of its calls, and
 // refuses to know what a call means; participants/grpc/DESIGN.md says why it is as it
-// is. The calls of a stream do not pass a server's
-// unary interceptors: what those keep out, a stream interceptor must keep out too.
+// is. The calls of a stream do not pass a server's unary interceptors: what those keep
+// out, a stream interceptor must keep out too.
 package callmany
 
 import (
