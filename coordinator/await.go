@@ -41,6 +41,11 @@ func (t *term) pass(ctx context.Context, m *milestone) bool {
 func (t *term) undecided(ctx context.Context, d *drive) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	return t.whyUndecided(ctx, d)
+}
+
+// whyUndecided is undecided with mu held.
+func (t *term) whyUndecided(ctx context.Context, d *drive) error {
 	switch {
 	case d.failure != nil:
 		return d.failure

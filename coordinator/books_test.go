@@ -117,7 +117,7 @@ func TestRefusedDecisionIsPaced(t *testing.T) {
 			}
 			return fate{}
 		})
-		if _, err := r.c.Submit(background, transfer(r.id(), "a", "b")); !errors.Is(err, ErrOutcomeUnknown) {
+		if _, err := r.run(background, transfer(r.id(), "a", "b")); !errors.Is(err, ErrOutcomeUnknown) {
 			t.Fatalf("got %v", err)
 		}
 		time.Sleep(10 * time.Minute)
@@ -149,7 +149,7 @@ func TestStoppedTransactionLogsNoReceipts(t *testing.T) {
 		r.log.barrier = func() error { return errors.New("no barrier yet") }
 		s := transfer(id, "a", "b")
 		s.Wait = WaitDecision
-		res, err := r.c.Submit(background, s)
+		res, err := r.run(background, s)
 		r.mustDecide(res, err, txn.Commit)
 
 		r.log.mu.Lock()
@@ -241,7 +241,7 @@ func TestRefusedStagingIsAbortedWithoutPayloads(t *testing.T) {
 			}
 			return fate{}
 		})
-		if _, err := r.c.Submit(background, transfer(id, "a", "b")); !errors.Is(err, ErrTooLarge) {
+		if _, err := r.run(background, transfer(id, "a", "b")); !errors.Is(err, ErrTooLarge) {
 			t.Fatalf("got %v", err)
 		}
 		time.Sleep(time.Minute)

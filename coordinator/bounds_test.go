@@ -28,17 +28,17 @@ func TestDeadParticipantIsBounded(t *testing.T) {
 			s := transfer(idAt(time.Now(), 0), "b")
 			s.ID[14], s.ID[15], s.ID[13] = byte(i), byte(i>>8), 1
 			s.Wait = WaitDecision
-			res, err := r.c.Submit(background, s)
+			res, err := r.run(background, s)
 			r.mustDecide(res, err, txn.Commit)
 		}
 		synctest.Wait()
 		if grown := runtime.NumGoroutine() - before; grown > cfg.DeliveriesInFlight+8 {
 			t.Errorf("%d more goroutines for %d waiting transactions", grown, waiting)
 		}
-		_, err := r.c.Submit(r.briefly(), transfer(r.id(), "a", "b"))
+		_, err := r.run(r.briefly(), transfer(r.id(), "a", "b"))
 		wantBusy(t, "past the quota", err)
 		start := time.Now()
-		res, err := r.c.Submit(background, transfer(r.id(), "a", "c"))
+		res, err := r.run(background, transfer(r.id(), "a", "c"))
 		r.mustDecide(res, err, txn.Commit)
 		if took := time.Since(start); took > 2*r.log.latency { // virtual: staging and decision
 			t.Errorf("a transaction elsewhere took %s", took)
@@ -60,12 +60,12 @@ func TestPoisonedBranchDelaysNobody(t *testing.T) {
 		r.fakes["a"].Script(commitOp, poisoned, participanttest.Answer{Fate: participanttest.Dropped, Err: errors.New("disk sector"), Stay: true})
 		s := transfer(poisoned, "a")
 		s.Wait = WaitDecision
-		res, err := r.c.Submit(background, s)
+		res, err := r.run(background, s)
 		r.mustDecide(res, err, txn.Commit)
 		time.Sleep(time.Minute)
 		for range 50 {
 			start := time.Now()
-			res, err := r.c.Submit(background, transfer(r.id(), "a", "b"))
+			res, err := r.run(background, transfer(r.id(), "a", "b"))
 			r.mustDecide(res, err, txn.Commit)
 			if took := time.Since(start); !res.Delivered || took > r.c.cfg.BackoffCap {
 				t.Fatalf("a neighbour took %s, delivered %t", took, res.Delivered)
@@ -97,7 +97,7 @@ func TestRefusals(t *testing.T) {
 			"negative timeout":    {Submission{ID: r.id(), Branches: ok().Branches, Timeout: -1}, ErrInvalid},
 			"absurd timeout":      {Submission{ID: r.id(), Branches: ok().Branches, Timeout: 1000 * time.Hour}, ErrInvalid},
 		} {
-			if _, err := r.c.Submit(background, c.s); !errors.Is(err, c.want) {
+			if _, err := r.run(background, c.s); !errors.Is(err, c.want) {
 				t.Errorf("%s: got %v, want %v", name, err, c.want)
 			}
 			if _, known := r.log.Transaction(c.s.ID); known {
@@ -117,7 +117,7 @@ func TestCommandsPerTransaction(t *testing.T) {
 	run(t, Config{}, func(r *rig) {
 		const n = 20
 		for range n {
-			res, err := r.c.Submit(background, transfer(r.id(), "a", "b", "c"))
+			res, err := r.run(background, transfer(r.id(), "a", "b", "c"))
 			r.mustDecide(res, err, txn.Commit)
 		}
 		time.Sleep(time.Second)
@@ -133,10 +133,10 @@ func TestCommandsPerTransaction(t *testing.T) {
 // deleted one is closed.
 func TestRegistrationsChange(t *testing.T) {
 	run(t, Config{}, func(r *rig) {
-		res, err := r.c.Submit(background, transfer(r.id(), "a", "b"))
+		res, err := r.run(background, transfer(r.id(), "a", "b"))
 		r.mustDecide(res, err, txn.Commit)
 		r.register("a", 2)
-		res, err = r.c.Submit(background, transfer(r.id(), "a", "b"))
+		res, err = r.run(background, transfer(r.id(), "a", "b"))
 		r.mustDecide(res, err, txn.Commit)
 		if got := r.revision("a"); got != 2 {
 			t.Errorf("a is open at revision %d", got)
@@ -171,7 +171,7 @@ func TestHorizonWaitsForWhatIsOwed(t *testing.T) {
 		r.fakes["b"].Script(commitOp, stuck, lost)
 		s := transfer(stuck, "a", "b")
 		s.Wait = WaitDecision
-		res, err := r.c.Submit(background, s)
+		res, err := r.run(background, s)
 		r.mustDecide(res, err, txn.Commit)
 		time.Sleep(time.Hour)
 		horizon := txn.Time(time.Now().Add(-time.Minute).UnixNano())
@@ -179,7 +179,7 @@ func TestHorizonWaitsForWhatIsOwed(t *testing.T) {
 		r.log.cluster.Horizon = horizon
 		r.log.mu.Unlock()
 
-		res, err = r.c.Submit(background, transfer(r.id(), "a", "b"))
+		res, err = r.run(background, transfer(r.id(), "a", "b"))
 		r.mustDecide(res, err, txn.Commit)
 		for _, c := range r.fakes["b"].Calls() {
 			if c.Branch.Horizon > stuck.Time() {
@@ -209,7 +209,7 @@ func TestNotDeliveredBeforeEveryBranchAcknowledged(t *testing.T) {
 		r.fakes["b"].Script(commitOp, id, participanttest.Answer{Fate: participanttest.Dropped, Err: errors.New("down"), Stay: true})
 		for range 3 {
 			ctx, cancel := context.WithTimeout(background, 5*time.Second)
-			res, err := r.c.Submit(ctx, transfer(id, "a", "b"))
+			res, err := r.run(ctx, transfer(id, "a", "b"))
 			cancel()
 			r.mustDecide(res, err, txn.Commit)
 			if res.Delivered {
@@ -229,7 +229,7 @@ func TestNotDeliveredBeforeEveryBranchAcknowledged(t *testing.T) {
 			t.Errorf("%d tries in an hour: no backoff", tries)
 		}
 		r.fakes["b"].Unscript(commitOp, id)
-		res, err := r.c.Submit(background, transfer(id, "a", "b"))
+		res, err := r.run(background, transfer(id, "a", "b"))
 		r.mustDecide(res, err, txn.Commit)
 		if !res.Delivered {
 			t.Error("not delivered after b came back")
@@ -242,15 +242,15 @@ func TestNotDeliveredBeforeEveryBranchAcknowledged(t *testing.T) {
 func TestRetryAfterItsParticipantIsGone(t *testing.T) {
 	run(t, Config{}, func(r *rig) {
 		id := r.id()
-		res, err := r.c.Submit(background, transfer(id, "a", "b"))
+		res, err := r.run(background, transfer(id, "a", "b"))
 		r.mustDecide(res, err, txn.Commit)
 		time.Sleep(time.Second)
 		r.log.mu.Lock()
 		delete(r.log.participants, "b")
 		r.log.mu.Unlock()
-		res, err = r.c.Submit(background, transfer(id, "a", "b"))
+		res, err = r.run(background, transfer(id, "a", "b"))
 		r.mustDecide(res, err, txn.Commit)
-		if _, err := r.c.Submit(background, transfer(r.id(), "a", "b")); !errors.Is(err, ErrUnknownParticipant) {
+		if _, err := r.run(background, transfer(r.id(), "a", "b")); !errors.Is(err, ErrUnknownParticipant) {
 			t.Errorf("a new transaction: %v", err)
 		}
 	})

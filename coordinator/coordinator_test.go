@@ -29,7 +29,7 @@ var background = context.Background()
 func TestAllYesCommits(t *testing.T) {
 	run(t, Config{}, func(r *rig) {
 		id := r.id()
-		res, err := r.c.Submit(background, transfer(id, "a", "b"))
+		res, err := r.run(background, transfer(id, "a", "b"))
 		r.mustDecide(res, err, txn.Commit)
 		if !res.Delivered {
 			t.Error("the answer came before delivery")
@@ -58,7 +58,7 @@ func TestNoCommitBeforeItsEntryIsApplied(t *testing.T) {
 				t.Error("a was told to commit before the decision was applied")
 			}
 		})
-		res, err := r.c.Submit(background, transfer(id, "a", "b"))
+		res, err := r.run(background, transfer(id, "a", "b"))
 		r.mustDecide(res, err, txn.Commit)
 	})
 }
@@ -76,7 +76,7 @@ func TestReadOnlyIsAnsweredOnceItIsApplied(t *testing.T) {
 		began := time.Now()
 		s := transfer(id, "a", "b")
 		s.Wait = WaitDecision
-		res, err := r.c.Submit(background, s)
+		res, err := r.run(background, s)
 		r.mustDecide(res, err, txn.Commit)
 		if took := time.Since(began); took < 2*r.log.latency {
 			t.Errorf("answered after %s, before the second of two entries", took)
@@ -89,7 +89,7 @@ func TestOneNoAbortsAll(t *testing.T) {
 	run(t, Config{}, func(r *rig) {
 		id := r.id()
 		r.fakes["b"].Script(prepareOp, id, participanttest.Answer{Vote: participants.No("balance too low")})
-		res, err := r.c.Submit(background, transfer(id, "a", "b"))
+		res, err := r.run(background, transfer(id, "a", "b"))
 		r.mustDecide(res, err, txn.Abort)
 		want := txn.Reason{Code: txn.ReasonVote, Branch: 2, Detail: "balance too low"}
 		if res.Transaction.Reason != want {
@@ -105,7 +105,7 @@ func TestAmbiguousPrepareAborts(t *testing.T) {
 	run(t, Config{}, func(r *rig) {
 		id := r.id()
 		r.fakes["b"].Script(prepareOp, id, participanttest.Answer{Err: errors.New("connection reset")}) // carried out, answer lost
-		res, err := r.c.Submit(background, transfer(id, "a", "b"))
+		res, err := r.run(background, transfer(id, "a", "b"))
 		r.mustDecide(res, err, txn.Abort)
 		if res.Transaction.Reason.Code != txn.ReasonUnavailable {
 			t.Errorf("reason %s", res.Transaction.Reason)
@@ -128,7 +128,7 @@ func TestTimeoutRacesLastVote(t *testing.T) {
 			run(t, Config{PrepareTimeout: time.Minute}, func(r *rig) {
 				id := r.id()
 				r.fakes["b"].Script(prepareOp, id, participanttest.Answer{Delay: c.after})
-				res, err := r.c.Submit(background, transfer(id, "a", "b"))
+				res, err := r.run(background, transfer(id, "a", "b"))
 				r.mustDecide(res, err, c.want)
 			})
 		})
@@ -170,7 +170,7 @@ func TestDecisionFollowsStaging(t *testing.T) {
 			order = append(order, fmt.Sprintf("%T", c))
 			return fate{}
 		})
-		res, err := r.c.Submit(background, transfer(id, "a", "b"))
+		res, err := r.run(background, transfer(id, "a", "b"))
 		r.mustDecide(res, err, txn.Commit)
 		if len(order) < 2 || order[0] != "txn.Stage" || order[1] != "txn.Decide" {
 			t.Errorf("the log got %v", order)
@@ -187,7 +187,7 @@ func TestRefusedStagingIsAbortedEverywhere(t *testing.T) {
 			_, stage := c.(txn.Stage)
 			return fate{lost: stage, err: map[bool]error{true: refusal}[stage]}
 		})
-		_, err := r.c.Submit(background, transfer(id, "a", "b"))
+		_, err := r.run(background, transfer(id, "a", "b"))
 		if !errors.Is(err, refusal) {
 			t.Fatalf("got %v", err)
 		}
@@ -210,7 +210,7 @@ func TestRepeatedTxid(t *testing.T) {
 		first := r.submit(background, transfer(id, "a", "b"))
 		second := r.submit(background, transfer(id, "a", "b"))
 		synctest.Wait()
-		if _, err := r.c.Submit(background, transfer(id, "a", "c")); !errors.Is(err, txn.ErrContentMismatch) {
+		if _, err := r.run(background, transfer(id, "a", "c")); !errors.Is(err, txn.ErrContentMismatch) {
 			t.Errorf("other content, live: %v", err)
 		}
 		close(release)
@@ -220,9 +220,9 @@ func TestRepeatedTxid(t *testing.T) {
 		r.mustDecide(second.result, second.err, txn.Commit)
 
 		time.Sleep(time.Second)
-		res, err := r.c.Submit(background, transfer(id, "a", "b"))
+		res, err := r.run(background, transfer(id, "a", "b"))
 		r.mustDecide(res, err, txn.Commit)
-		if _, err := r.c.Submit(background, transfer(id, "a", "c")); !errors.Is(err, txn.ErrContentMismatch) {
+		if _, err := r.run(background, transfer(id, "a", "c")); !errors.Is(err, txn.ErrContentMismatch) {
 			t.Errorf("other content, finished: %v", err)
 		}
 		r.wantCalls("a", id, prepareOp, commitOp)
@@ -273,7 +273,7 @@ func TestLatePrepareIsFoundByTheScan(t *testing.T) {
 	run(t, Config{}, func(r *rig) {
 		id := r.id()
 		r.fakes["b"].Script(prepareOp, id, participanttest.Answer{Vote: participants.No("no")})
-		res, err := r.c.Submit(background, transfer(id, "a", "b"))
+		res, err := r.run(background, transfer(id, "a", "b"))
 		r.mustDecide(res, err, txn.Abort)
 		time.Sleep(time.Second)
 		r.fakes["a"].Lose(r.branch(id, 1)) // it forgot its tombstone, and the prepare came once more
@@ -297,7 +297,7 @@ func TestHeuristicIsRecorded(t *testing.T) {
 			Fate: participanttest.Dropped,
 			Err:  &participants.Heuristic{Receipt: txn.HeuristicAbort, Detail: "rolled back by hand"},
 		})
-		res, err := r.c.Submit(background, transfer(id, "a", "b"))
+		res, err := r.run(background, transfer(id, "a", "b"))
 		r.mustDecide(res, err, txn.Commit)
 		if res.Delivered && res.Transaction.Damage() != txn.HeuristicAbort {
 			t.Error("the client was told of delivery and not of the damage")
@@ -318,7 +318,7 @@ func TestReadOnlyBranch(t *testing.T) {
 	run(t, Config{}, func(r *rig) {
 		id := r.id()
 		r.fakes["a"].Script(prepareOp, id, participanttest.Answer{Vote: participants.ReadOnly()})
-		res, err := r.c.Submit(background, transfer(id, "a", "b"))
+		res, err := r.run(background, transfer(id, "a", "b"))
 		r.mustDecide(res, err, txn.Commit)
 		r.wantCalls("a", id, prepareOp)
 		r.wantCalls("b", id, prepareOp, commitOp)

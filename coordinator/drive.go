@@ -32,6 +32,7 @@ type drive struct {
 	staged    milestone // staging is applied
 	decided   milestone // the decision is applied
 	delivered milestone // a client may be told of delivery
+	followers followers // those who have no goroutine to wait with
 }
 
 func newDrive(id txn.TxID, core *txn.Drive) *drive { return &drive{Drive: core, id: id} }
@@ -161,6 +162,7 @@ func (t *term) catchUp(d *drive) {
 		t.releaseBytes(d)
 		failpoint("after-decision")
 		d.decided.reach()
+		d.followers.tell()
 	}
 	d.tellDelivered()
 	if tx.State.Finished() {
@@ -188,8 +190,9 @@ func (t *term) rebook(d *drive) {
 }
 
 func (d *drive) tellDelivered() {
-	if d.Delivered() {
+	if d.Delivered() && !d.delivered.reached {
 		d.delivered.reach()
+		d.followers.tell()
 	}
 }
 
@@ -202,6 +205,7 @@ func (d *drive) fail(err error) {
 	for _, m := range []*milestone{&d.staged, &d.decided, &d.delivered} {
 		m.wake()
 	}
+	d.followers.tell()
 }
 
 // underWay is the context of the drive's prepares: one that ends makes the decision

@@ -25,6 +25,7 @@ type rig struct {
 	fakes participanttest.Fakes
 	c     *Coordinator
 
+	begins bool // clients have no goroutines that wait
 	epoch  uint64
 	cancel context.CancelFunc
 	ended  chan struct{}
@@ -33,7 +34,7 @@ type rig struct {
 
 // run plays a story with participants a, b and c in a bubble, and checks at its
 // end that every call kept the contract. It plays it three times: calls to the
-// participants have a goroutine each, or have none, or either.
+// participants have a goroutine each, or they and the clients have none, or either.
 func run(t *testing.T, cfg Config, story func(r *rig)) {
 	t.Helper()
 	ways := map[string]func(participants.Driver) participants.Driver{
@@ -44,14 +45,14 @@ func run(t *testing.T, cfg Config, story func(r *rig)) {
 		},
 	}
 	for name, way := range ways {
-		t.Run(name, func(t *testing.T) { play(t, cfg, way, story) })
+		t.Run(name, func(t *testing.T) { play(t, cfg, name == "starts", way, story) })
 	}
 }
 
-func play(t *testing.T, cfg Config, way func(participants.Driver) participants.Driver, story func(r *rig)) {
+func play(t *testing.T, cfg Config, begins bool, way func(participants.Driver) participants.Driver, story func(r *rig)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		r := &rig{t: t, log: newMemLog(), fakes: participanttest.Fakes{}}
+		r := &rig{t: t, begins: begins, log: newMemLog(), fakes: participanttest.Fakes{}}
 		for _, name := range []string{"a", "b", "c"} {
 			r.fakes[name] = participanttest.NewFake()
 			r.log.participants[name] = participants.Registration{Name: name, Driver: "fake", Revision: 1}
@@ -133,10 +134,39 @@ func (r *rig) submit(ctx context.Context, s Submission) *submission {
 	w := &submission{done: make(chan struct{})}
 	go func() {
 		defer close(w.done)
-		w.result, w.err = r.c.Submit(ctx, s)
+		w.result, w.err = r.run(ctx, s)
 	}()
 	return w
 }
+
+// run is Submit, in one way or the other.
+func (r *rig) run(ctx context.Context, s Submission) (Result, error) {
+	if r.begins {
+		return r.begin(ctx, s)
+	}
+	return r.c.Submit(ctx, s)
+}
+
+// begin is Submit by way of Start.
+func (r *rig) begin(ctx context.Context, s Submission) (Result, error) {
+	var f Following
+	told := make(answers, 1)
+	if err := r.c.Start(s, &f, told); err != nil {
+		return Result{}, err
+	}
+	defer context.AfterFunc(ctx, func() { f.Leave(context.Cause(ctx)) })()
+	a := <-told
+	return a.result, a.err
+}
+
+type answered struct {
+	result Result
+	err    error
+}
+
+type answers chan answered
+
+func (a answers) Answered(r Result, err error) { a <- answered{r, err} }
 
 func (w *submission) answered() bool {
 	synctest.Wait()

@@ -107,7 +107,7 @@ func TestInquiry(t *testing.T) {
 		if tx, ok := r.log.Transaction(id); !ok || tx.State != txn.Aborted {
 			t.Error("answered abort without writing it")
 		}
-		res, err = r.c.Submit(background, transfer(id, "a"))
+		res, err = r.run(background, transfer(id, "a"))
 		r.mustDecide(res, err, txn.Abort)
 		r.wantCalls("a", id)
 
@@ -131,7 +131,7 @@ func TestClientAbort(t *testing.T) {
 		first := r.id()
 		res, err := r.c.Abort(background, first, "never mind", WaitDelivery)
 		r.mustDecide(res, err, txn.Abort)
-		res, err = r.c.Submit(background, transfer(first, "a"))
+		res, err = r.run(background, transfer(first, "a"))
 		r.mustDecide(res, err, txn.Abort)
 
 		second := r.id()
@@ -159,7 +159,7 @@ func TestAbortMeetsStagingInTheLog(t *testing.T) {
 			}
 		}()
 		synctest.Wait()
-		res, err := r.c.Submit(background, transfer(id, "a", "b"))
+		res, err := r.run(background, transfer(id, "a", "b"))
 		r.mustDecide(res, err, txn.Abort)
 		<-aborted
 		time.Sleep(time.Minute)

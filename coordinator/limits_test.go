@@ -41,7 +41,7 @@ func TestUnfinishedTransactionsAreBounded(t *testing.T) {
 		if _, err := r.c.Begin(background, second, time.Hour); err != nil {
 			t.Fatal(err)
 		}
-		_, err := r.c.Submit(r.briefly(), transfer(r.id(), "b"))
+		_, err := r.run(r.briefly(), transfer(r.id(), "b"))
 		wantBusy(t, "a third, one-shot", err)
 		_, err = r.c.Begin(r.briefly(), r.id(), time.Hour)
 		wantBusy(t, "a third, interactive", err)
@@ -52,7 +52,7 @@ func TestUnfinishedTransactionsAreBounded(t *testing.T) {
 		<-w.done
 		r.mustDecide(w.result, w.err, txn.Commit)
 		time.Sleep(time.Second)
-		res, err := r.c.Submit(r.briefly(), transfer(r.id(), "b"))
+		res, err := r.run(r.briefly(), transfer(r.id(), "b"))
 		r.mustDecide(res, err, txn.Commit)
 	})
 }
@@ -71,12 +71,12 @@ func TestUndecidedPayloadsAreBounded(t *testing.T) {
 		r.fakes["a"].Script(prepareOp, held, participanttest.Answer{Hold: vote})
 		w := r.submit(background, big(held, "a"))
 		time.Sleep(time.Second)
-		_, err := r.c.Submit(r.briefly(), big(r.id(), "b"))
+		_, err := r.run(r.briefly(), big(r.id(), "b"))
 		wantBusy(t, "too many bytes in all", err)
 		close(vote)
 		<-w.done
 		for range 5 {
-			res, err := r.c.Submit(r.briefly(), big(r.id(), "b"))
+			res, err := r.run(r.briefly(), big(r.id(), "b"))
 			r.mustDecide(res, err, txn.Commit)
 		}
 	})
@@ -107,7 +107,7 @@ func TestAShutDoorKeepsWhatIsInside(t *testing.T) {
 		time.Sleep(time.Second)
 		full.Store(true)
 
-		_, err := r.c.Submit(r.briefly(), transfer(r.id(), "b"))
+		_, err := r.run(r.briefly(), transfer(r.id(), "b"))
 		wantBusy(t, "a new one", err)
 		_, err = r.c.Begin(r.briefly(), r.id(), time.Hour)
 		wantBusy(t, "a new interactive one", err)
@@ -128,7 +128,7 @@ func TestAShutDoorKeepsWhatIsInside(t *testing.T) {
 		r.mustDecide(res, err, txn.Abort)
 
 		full.Store(false)
-		res, err = r.c.Submit(background, transfer(r.id(), "b"))
+		res, err = r.run(background, transfer(r.id(), "b"))
 		r.mustDecide(res, err, txn.Commit)
 	})
 }
@@ -204,7 +204,7 @@ func TestQueuedPrepareEndsWithTheDecision(t *testing.T) {
 		w.answered()
 		s := transfer(second, "a", "b")
 		s.Timeout = time.Second
-		res, err := r.c.Submit(background, s)
+		res, err := r.run(background, s)
 		r.mustDecide(res, err, txn.Abort)
 		close(release)
 		<-w.done
@@ -224,7 +224,7 @@ func TestDownParticipantIsTriedOneAtATime(t *testing.T) {
 		for range 50 {
 			s := transfer(r.id(), "a")
 			s.Wait = WaitDecision
-			res, err := r.c.Submit(background, s)
+			res, err := r.run(background, s)
 			r.mustDecide(res, err, txn.Commit)
 		}
 		time.Sleep(time.Minute)
@@ -250,13 +250,13 @@ func TestPoisonedBranchKeepsItsPace(t *testing.T) {
 		r.fakes["a"].Script(commitOp, poisoned, participanttest.Answer{Fate: participanttest.Dropped, Stay: true})
 		s := transfer(poisoned, "a")
 		s.Wait = WaitDecision
-		res, err := r.c.Submit(background, s)
+		res, err := r.run(background, s)
 		r.mustDecide(res, err, txn.Commit)
 		const minutes = 10
 		for range minutes * 60 {
 			time.Sleep(time.Second)
 			r.nextID = 0 // ids differ by their time
-			res, err := r.c.Submit(background, transfer(r.id(), "a"))
+			res, err := r.run(background, transfer(r.id(), "a"))
 			r.mustDecide(res, err, txn.Commit)
 		}
 		tries := r.fakes["a"].Count(commitOp, poisoned)

@@ -25,7 +25,7 @@ func TestScanUnderAnotherName(t *testing.T) {
 		r.fakes["a"].Script(commitOp, id, participanttest.Answer{Fate: participanttest.Dropped, Stay: true})
 		s := transfer(id, "a", "b")
 		s.Wait = WaitDecision
-		res, err := r.c.Submit(background, s)
+		res, err := r.run(background, s)
 		r.mustDecide(res, err, txn.Commit)
 		time.Sleep(3 * r.c.cfg.ScanInterval)
 		if n := r.fakes["a"].Count(abortOp, id); n != 0 {
@@ -138,7 +138,7 @@ func TestScanLeavesTimeForRetries(t *testing.T) {
 		r.depose()
 		r.lead()
 		time.Sleep(r.c.cfg.OrphanGrace - time.Second)
-		res, err := r.c.Submit(background, transfer(retried, "a"))
+		res, err := r.run(background, transfer(retried, "a"))
 		r.mustDecide(res, err, txn.Commit)
 		time.Sleep(2 * time.Second)
 		if s := r.fakes["a"].State(r.branch(abandoned, 1)); s != participants.StatusAborted {

@@ -194,7 +194,7 @@ func (r *rig) pending(n int, names ...string) txn.TxID {
 	s := transfer(idAt(time.Now(), 0), names...)
 	binary.BigEndian.PutUint16(s.ID[12:], uint16(n))
 	s.Wait = WaitDecision
-	res, err := r.c.Submit(background, s)
+	res, err := r.run(background, s)
 	r.mustDecide(res, err, txn.Commit)
 	return s.ID
 }
@@ -204,7 +204,7 @@ func (r *rig) slowest(names ...string) (longest time.Duration) {
 	r.t.Helper()
 	for range 20 {
 		start := time.Now()
-		res, err := r.c.Submit(background, transfer(r.id(), names...))
+		res, err := r.run(background, transfer(r.id(), names...))
 		r.mustDecide(res, err, txn.Commit)
 		if !res.Delivered {
 			r.t.Error("not delivered")

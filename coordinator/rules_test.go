@@ -62,7 +62,7 @@ func TestAnotherDecisionWasFirst(t *testing.T) {
 			}
 			return fate{}
 		})
-		res, err := r.c.Submit(background, transfer(id, "a", "b"))
+		res, err := r.run(background, transfer(id, "a", "b"))
 		r.mustDecide(res, err, txn.Abort)
 		r.wantCalls("a", id, prepareOp, abortOp)
 		r.wantCalls("b", id, prepareOp, abortOp)
@@ -147,7 +147,7 @@ func TestDeposedLeaderKeepsItsOwnEpoch(t *testing.T) {
 		undecided := r.submit(background, transfer(preparing, "a", "b"))
 		s := transfer(committing, "b")
 		s.Wait = WaitDecision
-		res, err := r.c.Submit(background, s)
+		res, err := r.run(background, s)
 		r.mustDecide(res, err, txn.Commit)
 
 		time.Sleep(10 * r.log.latency) // the other one is staged by now too
@@ -223,7 +223,7 @@ func TestUnknownStagingStopsTheDriver(t *testing.T) {
 		r.strike(isA[txn.Stage], fate{err: ErrOutcomeUnknown})
 		s := transfer(id, "a", "b")
 		s.Timeout = time.Hour
-		if _, err := r.c.Submit(background, s); !errors.Is(err, ErrOutcomeUnknown) {
+		if _, err := r.run(background, s); !errors.Is(err, ErrOutcomeUnknown) {
 			t.Fatalf("got %v", err)
 		}
 		close(vote)
@@ -275,7 +275,7 @@ func TestUnknownReceiptsAreLoggedInTheEnd(t *testing.T) {
 			run(t, Config{}, func(r *rig) {
 				id := r.id()
 				r.strike(isA[txn.Acknowledge], fate{lost: lost, err: ErrOutcomeUnknown})
-				res, err := r.c.Submit(background, transfer(id, "a", "b"))
+				res, err := r.run(background, transfer(id, "a", "b"))
 				r.mustDecide(res, err, txn.Commit)
 				time.Sleep(time.Minute)
 				if tx := r.stored(id); tx.State != txn.Committed {
@@ -305,7 +305,7 @@ func TestTermEndsWhileCallsAreInTheLog(t *testing.T) {
 			answer chan error
 		}
 		calls := []*call{ // the first has the log to itself, the others wait for their turn
-			{name: "submit", make: func() error { _, err := r.c.Submit(background, transfer(undecided, "a")); return err }},
+			{name: "submit", make: func() error { _, err := r.run(background, transfer(undecided, "a")); return err }},
 			{name: "begin", make: func() error { _, err := r.c.Begin(background, fresh, 0); return err }},
 			{name: "enlist", make: func() error { _, err := r.c.Enlist(background, open, txn.NewBranch("a", nil)); return err }},
 			{name: "abort", make: func() error { _, err := r.c.Abort(background, unheardOf, "", WaitDelivery); return err }},
@@ -418,7 +418,7 @@ func TestScanLeavesLiveTransactionsAlone(t *testing.T) {
 func TestOrphansOfACommittedTransaction(t *testing.T) {
 	run(t, Config{}, func(r *rig) {
 		id := r.id()
-		res, err := r.c.Submit(background, transfer(id, "a", "b"))
+		res, err := r.run(background, transfer(id, "a", "b"))
 		r.mustDecide(res, err, txn.Commit)
 		time.Sleep(time.Second)
 		own, other := r.branch(id, 1), r.branch(id, 3)
@@ -458,7 +458,7 @@ func TestOtherContentWasLeftPrepared(t *testing.T) {
 				t.Error("a prepare left without its digest")
 			}
 		}
-		res, err := r.c.Submit(background, other)
+		res, err := r.run(background, other)
 		r.mustDecide(res, err, txn.Abort)
 		if n := r.fakes["a"].Effects(r.branch(id, 1)); n != 0 {
 			t.Error("the first content took effect under the second's name")

@@ -77,6 +77,7 @@ func (t *term) end() {
 	t.ended = true
 	for _, d := range t.live {
 		d.stopTimers()
+		d.followers.tell()
 	}
 	for _, l := range t.lanes {
 		l.stopTimer()

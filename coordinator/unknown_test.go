@@ -33,7 +33,7 @@ func TestUnknownDecision(t *testing.T) {
 				barred := errors.New("no barrier yet")
 				r.log.barrier = func() error { return barred }
 
-				_, err := r.c.Submit(background, transfer(id, "a", "b"))
+				_, err := r.run(background, transfer(id, "a", "b"))
 				if !errors.Is(err, ErrOutcomeUnknown) {
 					t.Fatalf("got %v", err)
 				}
@@ -69,7 +69,7 @@ func TestUnknownStagingIsCleanedUp(t *testing.T) {
 			}
 			return fate{}
 		})
-		_, err := r.c.Submit(background, transfer(id, "a", "b"))
+		_, err := r.run(background, transfer(id, "a", "b"))
 		if !errors.Is(err, ErrOutcomeUnknown) {
 			t.Fatalf("got %v", err)
 		}
@@ -79,7 +79,7 @@ func TestUnknownStagingIsCleanedUp(t *testing.T) {
 			t.Errorf("the log has %+v", tx)
 		}
 		r.log.withFate(nil)
-		res, err := r.c.Submit(background, transfer(id, "a", "b"))
+		res, err := r.run(background, transfer(id, "a", "b"))
 		r.mustDecide(res, err, txn.Abort)
 	})
 }
@@ -102,9 +102,9 @@ func TestNewTermGoesOn(t *testing.T) {
 			t.Errorf("the decided one was answered %+v, %v", second.result, second.err)
 		}
 		r.lead()
-		res, err := r.c.Submit(background, transfer(preparing, "a", "b"))
+		res, err := r.run(background, transfer(preparing, "a", "b"))
 		r.mustDecide(res, err, txn.Commit)
-		res, err = r.c.Submit(background, transfer(committing, "a", "b"))
+		res, err = r.run(background, transfer(committing, "a", "b"))
 		r.mustDecide(res, err, txn.Commit)
 		if !res.Delivered {
 			t.Error("not delivered in the new term")
@@ -151,7 +151,7 @@ func TestMessagesCarryTheirEpoch(t *testing.T) {
 		r.depose()
 		r.lead()
 		r.fakes["a"].Stage(r.branch(r.id(), 1)) // nobody drives it
-		res, err := r.c.Submit(background, transfer(r.id(), "a", "b"))
+		res, err := r.run(background, transfer(r.id(), "a", "b"))
 		r.mustDecide(res, err, txn.Commit)
 		time.Sleep(2 * time.Minute) // past a scan
 		told := map[participanttest.Op]int{}
@@ -177,7 +177,7 @@ func TestNotLeading(t *testing.T) {
 	run(t, Config{}, func(r *rig) {
 		r.depose()
 		id := r.id()
-		if _, err := r.c.Submit(background, transfer(id, "a")); !errors.Is(err, ErrNotLeader) {
+		if _, err := r.run(background, transfer(id, "a")); !errors.Is(err, ErrNotLeader) {
 			t.Errorf("submit: %v", err)
 		}
 		if _, err := r.c.Inquire(background, id); !errors.Is(err, ErrNotLeader) {
@@ -196,7 +196,7 @@ func TestStagingOnADeposedLeader(t *testing.T) {
 	run(t, Config{}, func(r *rig) {
 		id := r.id()
 		r.log.withFate(func(txn.Command) fate { return fate{lost: true, err: ErrNotLeader} })
-		_, err := r.c.Submit(background, transfer(id, "a"))
+		_, err := r.run(background, transfer(id, "a"))
 		if !errors.Is(err, ErrNotLeader) || errors.Is(err, ErrOutcomeUnknown) {
 			t.Fatalf("got %v", err)
 		}
