@@ -6,6 +6,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/spf13/cobra"
 
+	"github.com/decree-tx/decree/cluster"
 	"github.com/decree-tx/decree/cmd/internal/bench/bare"
 	"github.com/decree-tx/decree/cmd/internal/bench/trivial"
 	"github.com/decree-tx/decree/participants"
@@ -35,7 +36,7 @@ func (p *program) serveTrivialCommand() *cobra.Command {
 // serveBareCommand is a node that runs only Raft, in a process of its own.
 func (p *program) serveBareCommand() *cobra.Command {
 	var cfg bare.Config
-	var peers, logLevel string
+	var peers, logStore, logLevel string
 	cmd := &cobra.Command{
 		Use:    "bare",
 		Short:  "run a node with nothing but Raft in it",
@@ -46,6 +47,7 @@ func (p *program) serveBareCommand() *cobra.Command {
 			if cfg.Cluster.Peers, err = bare.Peers(peers); err != nil {
 				return usagef("--peers: %w", err)
 			}
+			cfg.Cluster.LogStore = cluster.LogStore(logStore)
 			cfg.Cluster.Logger = newLogger(p.stderr, logLevel, "text")
 			cfg.Cluster.Exit = p.die
 			return bare.Serve(cmd.Context(), cfg)
@@ -57,6 +59,7 @@ func (p *program) serveBareCommand() *cobra.Command {
 	flags.StringVar(&cfg.Cluster.Bind, "raft-addr", "", "listen to other nodes at `host:port`")
 	flags.StringVar(&peers, "peers", "", "all nodes, as `id=host:port,...`")
 	flags.StringVar(&cfg.Control, "control", "", "take orders at `host:port`")
+	flags.StringVar(&logStore, "log-store", "", "the log `store`, as decree server takes it")
 	flags.StringVar(&logLevel, "log-level", "warn", "trace, debug, info, warn, error or off")
 	return cmd
 }

@@ -28,10 +28,10 @@ type bareRaft struct {
 }
 
 // startBare starts the bare nodes beside the others, and waits until one leads.
-func (g *ground) startBare(ctx context.Context, nodes int) (*bareRaft, error) {
+func (g *ground) startBare(ctx context.Context, cfg Config) (*bareRaft, error) {
 	b := &bareRaft{}
 	var peers, raft []string
-	for n := 1; n <= nodes; n++ {
+	for n := 1; n <= cfg.Nodes; n++ {
 		address, err1 := g.ports.next()
 		control, err2 := g.ports.next()
 		if err := errors.Join(err1, err2); err != nil {
@@ -43,7 +43,7 @@ func (g *ground) startBare(ctx context.Context, nodes int) (*bareRaft, error) {
 	for i := range raft {
 		name := bareNode + strconv.Itoa(i+1)
 		_, err := g.fleet.Start(name, "bench", "bare", "--node-id", name, "--data-dir", filepath.Join(g.fleet.Dir(), name),
-			"--raft-addr", raft[i], "--control", b.controls[i], "--peers", strings.Join(peers, ","))
+			"--raft-addr", raft[i], "--control", b.controls[i], "--peers", strings.Join(peers, ","), "--log-store", cfg.LogStore)
 		if err != nil {
 			return nil, err
 		}

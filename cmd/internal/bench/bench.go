@@ -119,7 +119,7 @@ func (b *bench) ramp(ctx context.Context) error {
 	var raft *bareRaft
 	if b.cfg.AgainstRaft {
 		var err error
-		if raft, err = b.ground.startBare(ctx, b.cfg.Nodes); err != nil {
+		if raft, err = b.ground.startBare(ctx, b.cfg); err != nil {
 			return b.ground.explain(err)
 		}
 		if raft.entryBytes, err = b.entryBytes(ctx); err != nil {
