@@ -47,6 +47,7 @@ is skipped, and told.`,
 	flags.IntVar(&cfg.Round, "round", 0, "the `number` of the first round, with which changes what a cell leaves open")
 	flags.DurationVar(&cfg.Budget, "budget", 0, "begin no cell after this `time`; 0 is none")
 	flags.BoolVar(&cfg.Require, "require", false, "fail where a cell can't be played on this machine")
+	flags.StringVar(&cfg.LogStore, "log-store", "", "the nodes keep their log in `boltdb` or wal (default: theirs)")
 	flags.Uint64Var(&cfg.Seed, "seed", 0, "makes the transfers repeat themselves (default: a random one, which is told)")
 	return cmd
 }

@@ -65,8 +65,11 @@ type Config struct {
 	Budget time.Duration
 	// Require takes a cell that this machine can't play for a failed one.
 	Require bool
-	Seed    uint64    // of the traffic
-	Out     io.Writer // for people
+	// LogStore is what the nodes keep their log in, boltdb or wal; empty is their
+	// default.
+	LogStore string
+	Seed     uint64    // of the traffic
+	Out      io.Writer // for people
 }
 
 // Validate reports everything that is wrong.
@@ -84,6 +87,9 @@ func (c Config) Validate() error {
 	}
 	if c.Failovers < 0 || c.Failovers > maxFailovers {
 		errs = append(errs, fmt.Errorf("failovers %d: want 0 to %d", c.Failovers, maxFailovers))
+	}
+	if c.LogStore != "" && c.LogStore != "boltdb" && c.LogStore != "wal" {
+		errs = append(errs, fmt.Errorf("log store %q: want boltdb or wal", c.LogStore))
 	}
 	if c.Round < 0 {
 		errs = append(errs, fmt.Errorf("round %d: want 0 or more", c.Round))
@@ -256,7 +262,11 @@ func (r *run) leave() error {
 
 // again is the command that plays a cell again as it was.
 func (r *run) again(p Played) string {
-	return fmt.Sprintf("scripts/chaos.sh --only '%s' --round %d --seed %d", p.Cell, p.Round, r.cfg.Seed)
+	text := fmt.Sprintf("scripts/chaos.sh --only '%s' --round %d --seed %d", p.Cell, p.Round, r.cfg.Seed)
+	if r.cfg.LogStore != "" {
+		text += " --log-store " + r.cfg.LogStore
+	}
+	return text
 }
 
 // keep leaves all that is known of a failed cell in its ground's directory: logs,

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -31,7 +32,8 @@ const (
 	// glance bounds one look at a node, which may be one that hangs.
 	glance = 500 * time.Millisecond
 	// diskSize has room for what a ground writes in its whole life, some megabytes,
-	// and for the sixteen by which the nodes' log files grow.
+	// and for the sixteen by which the nodes' log files grow, or a file of their wal
+	// with a spare one.
 	diskSize = 96 << 20
 )
 
@@ -106,7 +108,7 @@ func newGround(ctx context.Context, cfg Config, means faults.Means) (_ *ground, 
 	if err != nil {
 		return nil, err
 	}
-	if err := g.start(port); err != nil {
+	if err := g.start(port, cfg.LogStore); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
@@ -118,16 +120,20 @@ func newGround(ctx context.Context, cfg Config, means faults.Means) (_ *ground, 
 }
 
 // start runs the nodes and the participants.
-func (g *ground) start(port fleet.Port) error {
+func (g *ground) start(port fleet.Port, logStore string) error {
 	for n := 1; n <= fleet.Nodes; n++ {
 		id := fmt.Sprintf("n%d", n)
 		if err := errors.Join(g.giveDisk(id), os.MkdirAll(g.failpoints(id), 0o755)); err != nil {
 			return err
 		}
 	}
+	args := nodeArgs
+	if logStore != "" {
+		args = append(slices.Clip(args), "--log-store", logStore)
+	}
 	var err error
 	g.nodes, err = g.fleet.StartClusterWith(port, fleet.Options{
-		Args:    nodeArgs,
+		Args:    args,
 		DataDir: func(id string) string { return filepath.Join(g.home(id), "data") },
 		Env:     func(id string) []string { return []string{"DECREE_FAILPOINT_DIR=" + g.failpoints(id)} },
 		Front:   g.front,

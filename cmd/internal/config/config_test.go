@@ -74,6 +74,7 @@ func TestWholeFile(t *testing.T) {
 # The first of three.
 node_id: n1
 data_dir: /var/lib/decree
+log_store: wal
 raft_addr: 0.0.0.0:7301
 raft_advertise: a.example:7301
 grpc_addr: 0.0.0.0:7101
@@ -98,6 +99,9 @@ disk_reserve: 128MiB
 	}
 	if got.DiskHeadroom != 1<<30 || got.DiskReserve != 128<<20 {
 		t.Errorf("room on the disk: %d and %d", got.DiskHeadroom, got.DiskReserve)
+	}
+	if got.LogStore != "wal" {
+		t.Errorf("log store %s", got.LogStore)
 	}
 	if got.HTTPAddr != "" || got.MaxTimeout != 90*time.Minute || got.MaxPayload != 512<<10 || got.MaxUnfinished != 10 {
 		t.Errorf("read as %+v", got)
@@ -163,6 +167,8 @@ func TestMistakes(t *testing.T) {
 		{"a free port each", append(enough, "--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0"), "", ""},
 		{"no headroom", append(enough, "--disk-headroom", "0"), "", "disk-headroom: 0: must be more than zero"},
 		{"a reserve below nothing", append(enough, "--disk-reserve", "-1B"), "", "disk-reserve: -1: must be more than zero"},
+		{"a log store", append(enough, "--log-store", "wal"), "", ""},
+		{"a log store that is none", append(enough, "--log-store", "pebble"), "", "log-store: \"pebble\": want one of boltdb, wal"},
 		{"log level", append(enough, "--log-level", "loud"), "", "log-level: \"loud\": want one of"},
 		{"negative time", append(enough, "--stop-timeout", "-1s"), "", "stop-timeout: -1s: must be more than zero"},
 		{"no room", append(enough, "--max-unfinished", "0"), "", "max-unfinished: 0: must be more than zero"},

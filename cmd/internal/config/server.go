@@ -31,6 +31,9 @@ type Server struct {
 	NodeID string
 	// DataDir holds the node's log and snapshots. It belongs to one node for ever.
 	DataDir string
+	// LogStore holds the log in DataDir: boltdb, or wal. One that boltdb held is moved
+	// when the node starts with wal, and there is no way back.
+	LogStore string
 
 	// RaftAddr is where the node listens to its peers; RaftAdvertise is what they
 	// dial, by default the node's address in Peers, else RaftAddr.
@@ -102,6 +105,7 @@ type Server struct {
 // reached from elsewhere is a decision.
 func Default() Server {
 	return Server{
+		LogStore:                    string(cluster.BoltDB),
 		RaftAddr:                    "127.0.0.1:7301",
 		GRPCAddr:                    "127.0.0.1:7101",
 		HTTPAddr:                    "127.0.0.1:7201",
@@ -131,6 +135,7 @@ func (c *Server) settings() []setting {
 	return []setting{
 		{"node-id", text(&c.NodeID), "this node's `id` in the cluster, for good"},
 		{"data-dir", text(&c.DataDir), "`directory` of this node's log and snapshots"},
+		{"log-store", text(&c.LogStore), "keep the log in `boltdb` or wal; from boltdb it is moved, for good"},
 		{"raft-addr", text(&c.RaftAddr), "listen to other nodes at `host:port`"},
 		{"raft-advertise", text(&c.RaftAdvertise), "`host:port` that other nodes dial (default: this node's in peers, else raft-addr)"},
 		{"grpc-addr", text(&c.GRPCAddr), "serve gRPC at `host:port`"},
@@ -177,6 +182,7 @@ func (c Server) Validate() error {
 	}
 	c.validateAddresses(&p)
 	c.validateMembers(&p)
+	p.oneOf("log-store", c.LogStore, string(cluster.BoltDB), string(cluster.WAL))
 	p.oneOf("log-level", c.LogLevel, "trace", "debug", "info", "warn", "error", "off")
 	p.oneOf("log-format", c.LogFormat, "text", "json")
 	c.validateBounds(&p)

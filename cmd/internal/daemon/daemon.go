@@ -114,6 +114,7 @@ func nodeConfig(cfg config.Server, o Options, api string) node.Config {
 			Advertise:        cfg.RaftAdvertise,
 			APIAddress:       api,
 			Dir:              cfg.DataDir,
+			LogStore:         cluster.LogStore(cfg.LogStore),
 			Peers:            peers,
 			HeartbeatTimeout: cfg.HeartbeatTimeout,
 			ElectionTimeout:  cfg.ElectionTimeout,
