@@ -24,6 +24,9 @@ commands below measure each part again; %[1]sdecree bench --help%[1]s says what 
 - machine: %[3]s
 - measured: %[4]s, in %[5]s
 `, "`", r.Version, r.machine(), r.Started.UTC().Format("2006-01-02 15:04 MST"), r.Took.Round(time.Second))
+	if r.Quick {
+		b.WriteString("\nThis was a quick run, to see that everything works. Its figures mean nothing.\n")
+	}
 	r.goals(&b)
 	for _, s := range r.sections {
 		r.section(&b, s)

@@ -68,6 +68,13 @@ func sections() []section {
 			},
 		},
 		{
+			"Log store", "The same load with each, and bare Raft on the same store.",
+			[]run{
+				{"boltdb", "--ramp 1,64,1024 --against-raft --log-store boltdb" + short},
+				{"wal", "--ramp 1,64,1024 --against-raft --log-store wal" + short},
+			},
+		},
+		{
 			"Waiting transactions", "10,000 transactions wait at a participant that never answers and at one that takes 5 s; the load is at others.",
 			[]run{{"stuck", "--stuck 10000 --rate 2000 --rounds 3" + short}},
 		},
@@ -124,6 +131,7 @@ type Results struct {
 	Version  string
 	Started  time.Time
 	Took     time.Duration
+	Quick    bool // nothing was measured for long enough to mean anything
 	reports  map[string]*bench.Report
 	failures map[string]error
 	sections []section
@@ -133,7 +141,7 @@ type Results struct {
 // it early.
 func Run(ctx context.Context, cfg Config) (*Results, error) {
 	r := &Results{
-		Version: cfg.Version, Started: time.Now(),
+		Version: cfg.Version, Started: time.Now(), Quick: cfg.Quick,
 		reports: map[string]*bench.Report{}, failures: map[string]error{}, sections: sections(),
 	}
 	for _, s := range r.sections {
