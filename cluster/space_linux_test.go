@@ -38,9 +38,13 @@ func tmpfs(t *testing.T, bytes int) string {
 // The log writes on in its reserve while a stranger holds every other byte, and no
 // further: entry by entry, the disk is filled up behind it.
 func TestNobodyElseTakesTheReserve(t *testing.T) {
+	for log, disk := range map[LogStore]int{BoltDB: 24 << 20, WAL: 32 << 20} {
+		t.Run(string(log), func(t *testing.T) { writeInTheReserve(t, files{dir: tmpfs(t, disk), log: log, segment: 1 << 20}) })
+	}
+}
+
+func writeInTheReserve(t *testing.T, f files) {
 	const size = 4 << 20
-	dir := tmpfs(t, 24<<20)
-	f := files{dir: dir}
 	store, err := f.Open(hclog.NewNullLogger())
 	if err != nil {
 		t.Fatal(err)
@@ -55,7 +59,7 @@ func TestNobodyElseTakesTheReserve(t *testing.T) {
 	entry := raft.Log{Type: raft.LogCommand, Data: make([]byte, 4<<10)}
 	written := 0
 	for {
-		fillUp(t, filepath.Join(dir, "stranger"))
+		fillUp(t, f.path("stranger"))
 		if free, err := f.Free(); free != 0 || err != nil {
 			t.Fatalf("%d bytes are free, %v", free, err)
 		}
@@ -67,6 +71,12 @@ func TestNobodyElseTakesTheReserve(t *testing.T) {
 			break
 		}
 		written += len(entry.Data)
+		if err := store.SetUint64(keyCurrentTerm, entry.Index); err != nil {
+			if f.log == WAL {
+				t.Fatalf("a vote finds no room: %v", err)
+			}
+			break
+		}
 	}
 	if last, err := store.LastIndex(); last != entry.Index-1 || err != nil {
 		t.Errorf("the log ends at %d, %d was acknowledged, %v", last, entry.Index-1, err)
@@ -75,6 +85,39 @@ func TestNobodyElseTakesTheReserve(t *testing.T) {
 		t.Errorf("%d bytes of entries found room in a reserve of %d", written, size)
 	}
 	t.Logf("%d bytes of entries found room in a reserve of %d", written, size)
+}
+
+// A file that is ready to become part of a wal is one, whatever was left of it.
+func TestSpareFilesAreUsed(t *testing.T) {
+	f := inWAL(filepath.Join(t.TempDir(), "n1"))
+	s, closeIt := mustOpen(t, f)
+	must(t, os.WriteFile(filepath.Join(f.path(walDir), spareNew), []byte("half"), 0o600))
+	for range 2 { // the second has nothing to do
+		if err := f.Reserve(3 * smallSegment); errors.Is(err, errors.ErrUnsupported) {
+			t.Skip(err)
+		} else {
+			must(t, err)
+		}
+	}
+	spares := func() int64 {
+		t.Helper()
+		reserved, err := f.Reserved()
+		must(t, err)
+		return reserved / smallSegment
+	}
+	if got := spares(); got != 3 {
+		t.Fatalf("%d spare files", got)
+	}
+	for i := uint64(1); spares() > 0; i++ {
+		must(t, s.StoreLog(written(i, 20)))
+	}
+	closeIt()
+	s, _ = mustOpen(t, f)
+	last, err := s.LastIndex()
+	must(t, err, sameEntriesAs(s, 1, last), f.Reserve(1))
+	if got := spares(); got != 1 {
+		t.Errorf("%d spare files", got)
+	}
 }
 
 // A reserve costs blocks and changes nothing else: the file has the size and the
@@ -100,10 +143,16 @@ func TestReservingChangesNoContent(t *testing.T) {
 }
 
 // R10: what was acknowledged before the disk was full is there after it.
-func TestAFullDiskEndsTheNodeAndNothingElse(t *testing.T) {
-	dir := tmpfs(t, 24<<20)
-	cfg, exits := single(t, BoltDB)
+func TestAFullDiskEndsTheNodeAndNothingElse(t *testing.T) { onBothLogStores(t, fullDiskEndsTheNode) }
+
+func fullDiskEndsTheNode(t *testing.T, log LogStore) {
+	// A wal goes on where there is room for a whole file.
+	dir := tmpfs(t, map[LogStore]int{BoltDB: 24 << 20, WAL: 48 << 20}[log])
+	cfg, exits := single(t, log)
 	cfg.Dir = filepath.Join(dir, "n1")
+	if log == WAL {
+		cfg.Storage = boundless{files{dir: cfg.Dir, log: WAL}} // else a spare file would be taken
+	}
 	cfg.DiskHeadroom, cfg.DiskReserve = 1, 1 // nothing is kept for decisions
 	n, _ := openFaulty(t, cfg)
 	stranger := filepath.Join(dir, "stranger")
@@ -133,6 +182,9 @@ func TestAFullDiskEndsTheNodeAndNothingElse(t *testing.T) {
 		t.Errorf("with room again: %v", err)
 	}
 }
+
+// boundless is a storage that knows no bounds, and so has no reserve.
+type boundless struct{ Storage }
 
 // fillUp appends to a file until the disk is full.
 func fillUp(t *testing.T, path string) {
