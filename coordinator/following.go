@@ -59,8 +59,9 @@ func (c *Coordinator) Start(s Submission, f *Following, to Listener) error {
 }
 
 // Leave is the end of a Submit's context, which cause says: the listener hears at
-// once, unless it has heard, and the transaction goes on.
-func (f *Following) Leave(cause error) {
+// once, unless it has heard, and the transaction goes on. It is for an f that Start was
+// given and has returned from.
+func (c *Coordinator) Leave(f *Following, cause error) {
 	if f.t == nil {
 		return
 	}

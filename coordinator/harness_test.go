@@ -154,7 +154,7 @@ func (r *rig) begin(ctx context.Context, s Submission) (Result, error) {
 	if err := r.c.Start(s, &f, told); err != nil {
 		return Result{}, err
 	}
-	defer context.AfterFunc(ctx, func() { f.Leave(context.Cause(ctx)) })()
+	defer context.AfterFunc(ctx, func() { r.c.Leave(&f, context.Cause(ctx)) })()
 	a := <-told
 	return a.result, a.err
 }

@@ -42,6 +42,11 @@ func (c *benchCoordinator) Submit(ctx context.Context, s coordinator.Submission)
 	return coordinator.Result{Transaction: &txn.Transaction{ID: s.ID, State: txn.Committed, Branches: s.Branches}, Delivered: true}, nil
 }
 
+func (c *benchCoordinator) Start(s coordinator.Submission, f *coordinator.Following, to coordinator.Listener) error {
+	c.started.start(c.Submit, s, f, to)
+	return nil
+}
+
 func (c *benchCoordinator) Leads() bool { return true }
 
 // rounds answers who waits until stop is closed.

@@ -19,6 +19,8 @@ import (
 // documentation says what each method promises.
 type Coordinator interface {
 	Submit(ctx context.Context, s coordinator.Submission) (coordinator.Result, error)
+	Start(s coordinator.Submission, f *coordinator.Following, to coordinator.Listener) error
+	Leave(f *coordinator.Following, cause error)
 	Begin(ctx context.Context, id txn.TxID, timeout time.Duration) (*txn.Transaction, error)
 	Enlist(ctx context.Context, id txn.TxID, b txn.Branch) (*txn.Transaction, error)
 	Commit(ctx context.Context, id txn.TxID, votes []txn.BranchVote, w coordinator.Wait) (coordinator.Result, error)

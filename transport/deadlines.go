@@ -2,7 +2,9 @@ package transport
 
 import (
 	"context"
+	"maps"
 	"math/bits"
+	"slices"
 	"sync"
 	"time"
 )
@@ -19,6 +21,7 @@ const deadlineShare = 64
 type deadlines struct {
 	parent context.Context
 	start  time.Time
+	leave  func(f *following, cause error) // tells one that its deadline has come
 
 	mu   sync.Mutex
 	open map[time.Duration]*deadline // by the time since start; guarded by mu
@@ -28,15 +31,47 @@ type deadlines struct {
 type deadline struct {
 	context.Context
 	cancel context.CancelFunc
+	leave  func(f *following, cause error) // set once
+
+	mu         sync.Mutex
+	followings map[*following]struct{} // that wait until then; guarded by mu
+}
+
+// add has f leave when the deadline comes.
+func (c *deadline) add(f *following) {
+	f.within = c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.followings == nil {
+		c.followings = make(map[*following]struct{})
+		context.AfterFunc(c, c.pass)
+	}
+	c.followings[f] = struct{}{}
+}
+
+func (c *deadline) remove(f *following) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.followings, f)
+}
+
+// pass lets all leave who wait.
+func (c *deadline) pass() {
+	c.mu.Lock()
+	waiting := slices.Collect(maps.Keys(c.followings))
+	c.mu.Unlock()
+	for _, f := range waiting { // without the lock, which they take
+		c.leave(f, context.Cause(c))
+	}
 }
 
 // newDeadlines makes contexts that end with parent at the latest.
-func newDeadlines(parent context.Context) *deadlines {
-	return &deadlines{parent: parent, start: time.Now(), open: make(map[time.Duration]*deadline)}
+func newDeadlines(parent context.Context, leave func(*following, error)) *deadlines {
+	return &deadlines{parent: parent, start: time.Now(), leave: leave, open: make(map[time.Duration]*deadline)}
 }
 
 // in is a context that ends when the time left is over, or a little earlier.
-func (d *deadlines) in(left time.Duration) context.Context {
+func (d *deadlines) in(left time.Duration) *deadline {
 	end := time.Since(d.start) + left
 	if grain := left / deadlineShare; grain > 1 {
 		end &^= 1<<(bits.Len64(uint64(grain))-1) - 1
@@ -48,7 +83,7 @@ func (d *deadlines) in(left time.Duration) context.Context {
 	}
 	d.sweep()
 	ctx, cancel := context.WithDeadline(d.parent, d.start.Add(end))
-	c := &deadline{ctx, cancel}
+	c := &deadline{Context: ctx, cancel: cancel, leave: d.leave}
 	d.open[end] = c
 	return c
 }

@@ -35,7 +35,52 @@ type fakeCoordinator struct {
 	inquire    func(ctx context.Context, id txn.TxID) (coordinator.Result, error)
 	check      func(ctx context.Context, participant string) (coordinator.Inspection, error)
 	deliveries []coordinator.Delivery
+
+	started started
+	calls   bool // it cannot be started, only called
 }
+
+// started makes a Start of a Submit, for coordinators that are fakes.
+type started struct {
+	mu      sync.Mutex
+	cancels map[*coordinator.Following]context.CancelCauseFunc // guarded by mu
+}
+
+func (s *started) start(
+	submit func(context.Context, coordinator.Submission) (coordinator.Result, error),
+	sub coordinator.Submission, f *coordinator.Following, to coordinator.Listener,
+) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cancels == nil {
+		s.cancels = make(map[*coordinator.Following]context.CancelCauseFunc)
+	}
+	s.cancels[f] = cancel
+	go func() {
+		to.Answered(submit(ctx, sub))
+		s.leave(f, context.Canceled)
+	}()
+}
+
+func (s *started) leave(f *coordinator.Following, cause error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if cancel := s.cancels[f]; cancel != nil {
+		cancel(cause)
+		delete(s.cancels, f)
+	}
+}
+
+func (c *fakeCoordinator) Start(s coordinator.Submission, f *coordinator.Following, to coordinator.Listener) error {
+	if c.calls {
+		return coordinator.ErrNotLeader
+	}
+	c.started.start(c.Submit, s, f, to)
+	return nil
+}
+
+func (c *fakeCoordinator) Leave(f *coordinator.Following, cause error) { c.started.leave(f, cause) }
 
 func (c *fakeCoordinator) Submit(ctx context.Context, s coordinator.Submission) (coordinator.Result, error) {
 	c.mu.Lock()

@@ -60,6 +60,15 @@ type errand[A any] struct {
 	settled func() (A, bool)
 
 	ran bool // an attempt without an answer may have been carried out
+	// failed is how an attempt here ended that was made already: it counts as the first.
+	failed error
+}
+
+// attempted takes the first attempt's error, once.
+func (e *errand[A]) attempted() error {
+	err := e.failed
+	e.failed = nil
+	return err
 }
 
 // route has the leader carry out an errand: here, or where the leader is. While
@@ -91,6 +100,10 @@ func carryOut[A any](ctx context.Context, s *Server, hops int, e *errand[A]) (an
 
 // direct carries out an errand that was passed on to this node.
 func direct[A any](ctx context.Context, s *Server, hops int, e *errand[A]) (A, error) {
+	if err := e.attempted(); err != nil {
+		var none A
+		return none, err
+	}
 	if hops > maxHops || !s.leads(ctx) {
 		var none A
 		return none, fmt.Errorf("%w, and does not pass on what was passed on to it", coordinator.ErrNotLeader)
@@ -155,6 +168,9 @@ func pursue[A any](ctx context.Context, s *Server, e *errand[A]) (A, error) {
 // try makes one attempt, where the leader is believed to be.
 func try[A any](ctx context.Context, s *Server, e *errand[A], now leadership) (A, error) {
 	var none A
+	if err := e.attempted(); err != nil {
+		return none, err
+	}
 	switch {
 	case s.cfg.Coordinator.Leads():
 		return e.local(ctx)

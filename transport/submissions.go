@@ -18,7 +18,8 @@ import (
 )
 
 // This file is the server's end of SubmitMany. Three kinds of goroutines serve a
-// stream: its handler receives, the crew carries out, and one sends. Whatever is
+// stream: its handler receives and starts what this node can carry out, the crew does
+// the rest, and one sends. Whatever is
 // ready when the last frame has left is the next one, so that frames grow with
 // the load, and a single answer leaves at once.
 
@@ -54,7 +55,7 @@ type submissions struct {
 // has been answered, or the stream is broken.
 func (s *transactions) SubmitMany(stream grpc.BidiStreamingServer[decreev1.SubmitManyRequest, decreev1.SubmitManyResponse]) error {
 	m := &submissions{
-		server: s, stream: stream, hops: hops(stream.Context()), deadlines: newDeadlines(stream.Context()),
+		server: s, stream: stream, hops: hops(stream.Context()), deadlines: newDeadlines(stream.Context(), func(f *following, cause error) { s.cfg.Coordinator.Leave(&f.Following, cause) }),
 		ready: make(chan struct{}, 1), room: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	window := uint32(min(s.cfg.MaxPerStream, math.MaxUint32)) //nolint:gosec // bounded
@@ -82,7 +83,9 @@ func (m *submissions) receive() error {
 		}
 		for _, one := range frame.GetSubmissions() {
 			m.await(m.server.cfg.MaxPerStream)
-			m.server.crew.give(m.take(one))
+			if s := m.take(one); !s.start() {
+				m.server.crew.give(s)
+			}
 		}
 	}
 }
@@ -119,25 +122,103 @@ type streamed struct {
 	stream *submissions // set once
 	work   *submitting  // set once
 	asked  *decreev1.Submission
+	named  bool // by the client, with a txid
+	begun  bool // the request was checked, and is right
+	within *deadline
 	answer decreev1.SubmissionAnswer
 }
 
 // forget lets go of what the submission asked for, which may be large.
 func (s *streamed) forget() {
 	s.asked, s.work.req, s.work.sub = nil, nil, coordinator.Submission{}
+	s.begun, s.within = false, nil
 	s.answer.Reset()
+}
+
+// begin checks the request.
+func (s *streamed) begin() error {
+	req := s.asked.GetRequest()
+	if req == nil {
+		req = &decreev1.SubmitRequest{} // as gRPC has it of an empty message
+	}
+	s.named = req.GetTxid() != ""
+	if err := s.work.begin(req); err != nil {
+		return refuse(err, req.GetTxid())
+	}
+	s.begun, s.within = true, s.deadline(s.work.errand.budget)
+	return nil
+}
+
+// start has the submission carried out by this node, if it leads, and by no goroutine:
+// where participants do not answer, thousands of clients may wait. It is false where
+// the crew must carry it out.
+func (s *streamed) start() bool {
+	server := s.stream.server.Server
+	if s.stream.hops > maxHops || !server.cfg.Coordinator.Leads() {
+		return false
+	}
+	if err := s.begin(); err != nil {
+		s.told(nil, err)
+		return true
+	}
+	if server.enter() != nil {
+		return false // the crew tells why
+	}
+	f := &following{streamed: s}
+	s.within.add(f)
+	if err := server.cfg.Coordinator.Start(s.work.sub, &f.Following, f); err != nil {
+		s.within.remove(f)
+		server.leave()
+		return false
+	}
+	if cause := context.Cause(f.within); cause != nil { // it may have ended before the start
+		server.cfg.Coordinator.Leave(&f.Following, cause)
+	}
+	return true
+}
+
+// following waits for a submission that was started. It serves once, so that a
+// deadline which comes late finds nobody else in its place.
+type following struct {
+	coordinator.Following
+	*streamed
+	within *deadline
+}
+
+// Answered implements coordinator.Listener. What is no answer yet is pursued by the
+// crew.
+func (f *following) Answered(r coordinator.Result, err error) {
+	s := f.streamed
+	server := s.stream.server.Server
+	f.within.remove(f)
+	server.leave()
+	if err != nil {
+		s.work.errand.failed = err
+		server.crew.give(s)
+		return
+	}
+	s.told(s.work.answer(r), nil)
 }
 
 // carryOut is the crew's task.
 func (s *streamed) carryOut() {
+	if !s.begun {
+		if err := s.begin(); err != nil {
+			s.told(nil, err)
+			return
+		}
+	}
+	s.told(carryOut(s.within, s.stream.server.Server, s.stream.hops, &s.work.errand))
+}
+
+// told hands the answer to the sender.
+func (s *streamed) told(result *decreev1.Result, err error) {
 	s.answer.Sequence = s.asked.GetSequence()
-	named := s.asked.GetRequest().GetTxid() != ""
-	result, err := s.submit()
 	if err != nil {
 		s.answer.Error = errorMessage(err)
 	} else {
 		result.Txid = s.work.errand.txid
-		if named {
+		if s.named {
 			result.Txid = "" // the client knows
 		}
 		s.answer.Result = result
@@ -145,21 +226,8 @@ func (s *streamed) carryOut() {
 	s.stream.hand(s)
 }
 
-// submit is Submit.
-func (s *streamed) submit() (*decreev1.Result, error) {
-	req := s.asked.GetRequest()
-	if req == nil {
-		req = &decreev1.SubmitRequest{} // as gRPC has it of an empty message
-	}
-	if err := s.work.begin(req); err != nil {
-		return nil, refuse(err, req.GetTxid())
-	}
-	ctx := s.within(s.work.errand.budget)
-	return carryOut(ctx, s.stream.server.Server, s.stream.hops, &s.work.errand)
-}
-
-// within is bound, of a submission that may have a patience of its own.
-func (s *streamed) within(budget time.Duration) context.Context {
+// deadline is bound, of a submission that may have a patience of its own.
+func (s *streamed) deadline(budget time.Duration) *deadline {
 	if us := s.asked.GetPatienceUs(); us > 0 {
 		patience := time.Duration(min(us, uint64(maxPatience/time.Microsecond))) * time.Microsecond //nolint:gosec // bounded
 		budget = patience - margin(patience)

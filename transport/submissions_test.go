@@ -324,6 +324,7 @@ func TestBrokenStreamEndsItsSubmissions(t *testing.T) {
 // The answer leaves before the client's patience ends, with what is known.
 func TestPatienceIsADeadline(t *testing.T) {
 	n := (&world{}).leader(t, "n1")
+	n.coordinator.calls = true // where it is started, it is told to leave by then
 	left := make(chan time.Duration, 1)
 	n.coordinator.submit = func(ctx context.Context, s coordinator.Submission) (coordinator.Result, error) {
 		deadline, _ := ctx.Deadline()
@@ -357,9 +358,35 @@ func TestPatienceIsADeadline(t *testing.T) {
 	send(20*time.Millisecond, slowSubmission())
 }
 
+// One that nobody waits for is told to leave at its deadline, or before.
+func TestStartedSubmissionLeavesInTime(t *testing.T) {
+	n := (&world{}).leader(t, "n1")
+	causes := make(chan error, 1)
+	n.coordinator.submit = func(ctx context.Context, s coordinator.Submission) (coordinator.Result, error) {
+		<-ctx.Done()
+		causes <- context.Cause(ctx)
+		return coordinator.Result{}, coordinator.ErrOutcomeUnknown
+	}
+	s := n.submitMany(t.Context(), t)
+	if err := s.stream.Send(&decreev1.SubmitManyRequest{Submissions: []*decreev1.Submission{
+		{Sequence: 1, PatienceUs: uint64(time.Second.Microseconds()), Request: submission()},
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.answer(1); reasonOf(err) != reasonOutcomeUnknown {
+		t.Errorf("it was told %v", err)
+	}
+	if cause := <-causes; !errors.Is(cause, context.DeadlineExceeded) {
+		t.Errorf("it left because of %v", cause)
+	}
+	if calls := len(n.coordinator.submits); calls != 1 {
+		t.Errorf("the coordinator was asked %d times", calls)
+	}
+}
+
 func TestDeadlinesAreSharedAndNeverLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := newDeadlines(t.Context())
+		d := newDeadlines(t.Context(), nil)
 		defer d.close()
 		for _, left := range []time.Duration{-time.Second, 0, 1, 63, time.Millisecond, time.Second, 10 * time.Second, time.Hour, 24 * 365 * time.Hour} {
 			distinct := make(map[time.Time]bool)
@@ -388,7 +415,7 @@ func TestDeadlinesAreSharedAndNeverLate(t *testing.T) {
 // R14: what has passed is forgotten.
 func TestDeadlinesAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := newDeadlines(t.Context())
+		d := newDeadlines(t.Context(), nil)
 		defer d.close()
 		most := 0
 		for range 100_000 {

@@ -64,7 +64,7 @@ func (x *submitting) begin(req *decreev1.SubmitRequest) error {
 	}
 	sub, err := x.server.parseSubmission(req)
 	x.req, x.sub = req, sub
-	x.errand.txid, x.errand.ran = req.GetTxid(), false
+	x.errand.txid, x.errand.ran, x.errand.failed = req.GetTxid(), false, nil
 	x.errand.budget = orDefault(sub.Timeout, x.server.cfg.DefaultTimeout) + callBudget
 	return err
 }
