@@ -179,3 +179,41 @@ func TestServeEndsWhenTheFileFails(t *testing.T) {
 		t.Error("a closed listener was served")
 	}
 }
+
+// A server takes messages of many calls whatever its bound on payloads: the driver
+// fills them up to 48 KiB.
+func TestSmallPayloadsBearLargeMessages(t *testing.T) {
+	s := newLocal(t, newFile(t), tally{}, branch.Config{MaxPayload: 1})
+	target, stop := serve(t, s)
+	defer stop()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	stream, err := participantv1.NewParticipantClient(dial(t, target)).CallMany(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Recv(); err != nil {
+		t.Fatal(err)
+	}
+	m := &participantv1.CallManyRequest{Cluster: strings.Repeat("c", 255), Epoch: 1}
+	for size := 0; size < 48<<10; size = proto.Size(m) {
+		b := &participantv1.Branch{Txid: newBranch(1).GetTxid(), Number: 1}
+		m.Calls = append(m.Calls, &participantv1.Call{Sequence: uint64(len(m.Calls)), Abort: &participantv1.AbortRequest{Branch: b}})
+		m.Cancelled = append(m.Cancelled, 1<<63)
+	}
+	if err := stream.Send(m); err != nil {
+		t.Fatal(err)
+	}
+	for answered := 0; answered < len(m.GetCalls()); {
+		got, err := stream.Recv()
+		if err != nil {
+			t.Fatalf("after %d answers of %d: %v", answered, len(m.GetCalls()), err)
+		}
+		for _, a := range got.GetAnswers() {
+			if a.GetAbort().GetReceipt() != participantv1.Receipt_RECEIPT_DONE {
+				t.Errorf("answered %v", a)
+			}
+		}
+		answered += len(got.GetAnswers())
+	}
+}
