@@ -171,7 +171,15 @@ func (m *walMeta) CommitState(s types.PersistentState) error {
 				return err
 			}
 		}
-		return m.BoltMetaDB.CommitState(s)
+		if err := m.BoltMetaDB.CommitState(s); err != nil {
+			return err
+		}
+		for _, info := range s.Segments {
+			if !info.SealTime.IsZero() {
+				m.on.trim(segment.FileName(info))
+			}
+		}
+		return nil
 	})
 }
 

@@ -436,3 +436,34 @@ func TestEveryAppendOfAWALIsSynced(t *testing.T) {
 		}
 	}
 }
+
+// A conflict ends a file of the wal however little it holds, and a disk would soon be
+// full of what was allocated for more.
+func TestConflictsCostNoRoom(t *testing.T) {
+	f := files{dir: filepath.Join(t.TempDir(), "n1"), log: WAL}
+	s, closeIt := mustOpen(t, f)
+	free := func() int64 {
+		t.Helper()
+		sum := int64(0)
+		all, err := filepath.Glob(filepath.Join(f.path(walDir), "*.wal"))
+		must(t, err)
+		for _, path := range all {
+			info, err := os.Stat(path)
+			must(t, err)
+			sum += info.Size()
+		}
+		return sum
+	}
+	must(t, s.StoreLogs(entries(1, 10, 20)))
+	before := free()
+	for i := uint64(10); i < 20; i++ {
+		must(t, s.StoreLog(written(i+1, 20)), s.DeleteRange(i+1, i+1), s.StoreLog(written(i+1, 20)))
+	}
+	if grown := free() - before; grown > 64<<10 {
+		t.Errorf("ten conflicts took %d bytes", grown)
+	}
+	must(t, sameEntriesAs(s, 1, 20))
+	closeIt()
+	s, _ = mustOpen(t, f)
+	must(t, sameEntriesAs(s, 1, 20))
+}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/hashicorp/raft-wal/types"
 )
@@ -71,10 +72,11 @@ type segments struct {
 	dir    string
 	size   int // of a file
 	system *fileSystem
+	last   *lastFile
 }
 
 func (f files) segments() segments {
-	return segments{dir: f.path(walDir), size: f.segmentSize(), system: f.system()}
+	return segments{dir: f.path(walDir), size: f.segmentSize(), system: f.system(), last: new(lastFile)}
 }
 
 // spare names files that are ready to become part of the wal: their blocks are what
@@ -165,7 +167,41 @@ func (s segments) OpenWriter(dir, name string) (types.WritableFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.system.file(f), nil
+	return &segmentFile{WritableFile: s.system.file(f), name: name, last: s.last}, nil
+}
+
+// lastFile is how far the file reaches that is written to.
+type lastFile struct {
+	mu   sync.Mutex
+	name string // guarded by mu
+	end  int64  // guarded by mu
+}
+
+// segmentFile notes how far it is written.
+type segmentFile struct {
+	types.WritableFile
+	name string
+	last *lastFile
+}
+
+// WriteAt implements [io.WriterAt].
+func (f *segmentFile) WriteAt(p []byte, at int64) (int, error) {
+	n, err := f.WritableFile.WriteAt(p, at)
+	f.last.mu.Lock()
+	defer f.last.mu.Unlock()
+	f.last.name, f.last.end = f.name, at+int64(n)
+	return n, err
+}
+
+// trim gives back what was allocated for a file that is complete. A conflict completes
+// one however little it holds.
+func (s segments) trim(name string) {
+	s.last.mu.Lock()
+	defer s.last.mu.Unlock()
+	if s.last.name == name { // its index, which ends it, is what was written last
+		_ = os.Truncate(filepath.Join(s.dir, name), s.last.end) // else it goes when the log is compacted
+		s.last.name = ""
+	}
 }
 
 // OpenReader implements [types.VFS].
