@@ -119,11 +119,11 @@ func (m *submissions) take(one *decreev1.Submission) *streamed {
 
 // streamed is a submission of the stream.
 type streamed struct {
-	stream *submissions // set once
-	work   *submitting  // set once
-	asked  *decreev1.Submission
-	named  bool // by the client, with a txid
-	begun  bool // the request was checked, and is right
+	stream *submissions         // set once
+	work   *submitting          // set once
+	asked  *decreev1.Submission // nil once it is begun
+	named  bool                 // by the client, with a txid
+	begun  bool                 // the request was checked, and is right
 	within *deadline
 	answer decreev1.SubmissionAnswer
 }
@@ -137,6 +137,7 @@ func (s *streamed) forget() {
 
 // begin checks the request.
 func (s *streamed) begin() error {
+	s.answer.Sequence = s.asked.GetSequence()
 	req := s.asked.GetRequest()
 	if req == nil {
 		req = &decreev1.SubmitRequest{} // as gRPC has it of an empty message
@@ -146,6 +147,7 @@ func (s *streamed) begin() error {
 		return refuse(err, req.GetTxid())
 	}
 	s.begun, s.within = true, s.deadline(s.work.errand.budget)
+	s.asked = nil
 	return nil
 }
 
@@ -164,6 +166,7 @@ func (s *streamed) start() bool {
 	if server.enter() != nil {
 		return false // the crew tells why
 	}
+	s.work.req = nil // a submission may wait for long
 	f := &following{streamed: s}
 	s.within.add(f)
 	if err := server.cfg.Coordinator.Start(s.work.sub, &f.Following, f); err != nil {
@@ -213,7 +216,6 @@ func (s *streamed) carryOut() {
 
 // told hands the answer to the sender.
 func (s *streamed) told(result *decreev1.Result, err error) {
-	s.answer.Sequence = s.asked.GetSequence()
 	if err != nil {
 		s.answer.Error = errorMessage(err)
 	} else {

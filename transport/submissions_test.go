@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,6 +19,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/decree-tx/decree/coordinator"
 	"github.com/decree-tx/decree/fsm/txn"
@@ -468,5 +471,36 @@ func TestErrorMessage(t *testing.T) {
 	var info errdetails.ErrorInfo
 	if err := e.GetDetails()[0].UnmarshalTo(&info); err != nil || info.GetReason() != reasonFuture {
 		t.Error(&info, err)
+	}
+}
+
+// What is passed on to the next leader, of a submission that has waited here, is the
+// same submission, JSON or not.
+func TestRequestIsMadeAgainFromWhatItSays(t *testing.T) {
+	n := (&world{}).leader(t, "n1")
+	content, err := structpb.NewValue(map[string]any{"b": 1, "a": "x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, req := range []*decreev1.SubmitRequest{
+		submission(),
+		{
+			Wait: decreev1.Wait_WAIT_DECISION, Timeout: durationpb.New(3 * time.Second),
+			Branches: []*decreev1.NewBranch{{Participant: "a", Content: &decreev1.NewBranch_Json{Json: content}}, {Participant: "b"}},
+		},
+	} {
+		x := newSubmitting(&transactions{Server: n.Server})
+		if err := x.begin(req); err != nil {
+			t.Fatal(err)
+		}
+		want := x.sub
+		x.req = nil
+		again := newSubmitting(x.server)
+		if err := again.begin(x.request()); err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(again.sub, want) {
+			t.Errorf("%+v, want %+v", again.sub, want)
+		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/decree-tx/decree/coordinator"
@@ -78,7 +79,27 @@ func (x *submitting) local(ctx context.Context) (*decreev1.Result, error) {
 }
 
 func (x *submitting) remote(ctx context.Context, conn *grpc.ClientConn) (*decreev1.Result, error) {
-	return x.server.link.submit(ctx, conn, x.req)
+	return x.server.link.submit(ctx, conn, x.request())
+}
+
+// request is what was asked for. While it waits only what it says is kept.
+func (x *submitting) request() *decreev1.SubmitRequest {
+	if x.req != nil {
+		return x.req
+	}
+	x.req = &decreev1.SubmitRequest{Txid: x.errand.txid, Wait: decreev1.Wait_WAIT_DELIVERY}
+	if x.sub.Wait == coordinator.WaitDecision {
+		x.req.Wait = decreev1.Wait_WAIT_DECISION
+	}
+	if x.sub.Timeout != 0 {
+		x.req.Timeout = durationpb.New(x.sub.Timeout)
+	}
+	for _, b := range x.sub.Branches {
+		x.req.Branches = append(x.req.Branches, &decreev1.NewBranch{
+			Participant: b.Participant, Content: &decreev1.NewBranch_Payload{Payload: b.Payload},
+		})
+	}
+	return x.req
 }
 
 func (x *submitting) settled() (*decreev1.Result, bool) {

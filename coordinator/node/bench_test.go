@@ -88,7 +88,7 @@ func startBench(b testing.TB, nodes int, memory bool) *Node {
 		go func() {
 			n, err := Open(context.Background(), Config{
 				Cluster: net.Config(id),
-				Drivers: participants.Drivers{"instant": instant{}},
+				Drivers: participants.Drivers{"instant": instant{}, "mute": mute{}},
 				Logger:  hclog.NewNullLogger(),
 			})
 			if err != nil {
@@ -131,14 +131,22 @@ func awaitLeader(b testing.TB, all []*Node) *Node {
 
 func awaitDelivered(b testing.TB, leader *Node) {
 	b.Helper()
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); <-time.After(5 * time.Millisecond) {
+	await(b, func() bool {
 		open := false
 		leader.Machine.Open(func(*txn.Transaction) bool { open = true; return false })
-		if !open {
+		return !open
+	})
+}
+
+// await waits for something that is looked for now and then.
+func await(b testing.TB, so func() bool) {
+	b.Helper()
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); <-time.After(5 * time.Millisecond) {
+		if so() {
 			return
 		}
 	}
-	b.Fatal("not everything is delivered")
+	b.Fatal("it does not come")
 }
 
 // instant is a participant that does nothing, at once.
