@@ -79,12 +79,13 @@ type Config struct {
 	MaxConnections int
 	// MaxStreams bounds the calls under way on one gRPC connection, 1024.
 	MaxStreams int
-	// MaxPerStream bounds the submissions under way in one SubmitMany stream, 4096;
+	// MaxPerStream bounds the submissions under way in one SubmitMany stream, 16384;
 	// what is beyond is read when others were answered. Large enough for those
 	// that wait for a participant which does not answer, beside all others.
 	MaxPerStream int
 	// MaxCalls bounds the mutating calls under way at this node, 16384, whether
-	// they run or wait for a leader. Each costs a goroutine and its request.
+	// they run or wait for a leader. Each costs its request, and a goroutine unless it is
+	// a submission of a stream.
 	MaxCalls int
 	// MaxWatches bounds the Watch streams of this node, 1024.
 	MaxWatches int
@@ -97,7 +98,7 @@ func (c Config) withDefaults() Config {
 	c.MaxRequestBytes = orDefault(c.MaxRequestBytes, 4<<20)
 	c.MaxConnections = orDefault(c.MaxConnections, 4096)
 	c.MaxStreams = orDefault(c.MaxStreams, 1024)
-	c.MaxPerStream = orDefault(c.MaxPerStream, 4096)
+	c.MaxPerStream = orDefault(c.MaxPerStream, 16384)
 	c.MaxCalls = orDefault(c.MaxCalls, 16384)
 	c.MaxWatches = orDefault(c.MaxWatches, 1024)
 	if c.Logger == nil {

@@ -45,7 +45,7 @@ type submitting struct {
 	errand errand[*decreev1.Result]
 	req    *decreev1.SubmitRequest
 	sub    coordinator.Submission
-	result decreev1.Result
+	result *decreev1.Result // nil until there is one: a submission may wait for long
 }
 
 func newSubmitting(s *transactions) *submitting {
@@ -114,9 +114,12 @@ func (x *submitting) settled() (*decreev1.Result, bool) {
 
 // answer is the result without its txid, which the request has.
 func (x *submitting) answer(r coordinator.Result) *decreev1.Result {
+	if x.result == nil {
+		x.result = &decreev1.Result{}
+	}
 	x.result.Reset()
-	tell(&x.result, r)
-	return &x.result
+	tell(x.result, r)
+	return x.result
 }
 
 func (s *Server) parseSubmission(req *decreev1.SubmitRequest) (coordinator.Submission, error) {
