@@ -29,7 +29,8 @@ type lane struct {
 	open *btree.BTreeG[txn.TxID] // transactions with a branch that is not yet ended here
 
 	prepares  fifo
-	preparing int // calls under way
+	preparing int           // calls under way
+	pace      time.Duration // of prepares, lately
 
 	deliveries schedule
 	delivering int
@@ -48,6 +49,7 @@ type call struct {
 	lane *lane
 	d    *drive
 	work txn.Work
+	left time.Time // prepares only
 	next time.Time // not before; deliveries only
 	seq  uint64    // order of arrival among equals
 
@@ -107,6 +109,7 @@ func (l *lane) pump() {
 			continue
 		}
 		l.preparing++
+		c.left = time.Now()
 		if !l.start(c) {
 			l.call(c)
 		}
@@ -211,6 +214,7 @@ func (l *lane) answered(c *call, vote participants.Vote, err error) {
 	if err == nil && (vote.Kind < txn.VoteCommit || vote.Kind > txn.VoteAbort) {
 		err = errors.New("the driver answered without a vote")
 	}
+	l.pace += (time.Since(c.left) - l.pace) / 8
 	l.t.voted(c.d, c.work.Branch, vote, err)
 	l.preparing--
 	l.pump()

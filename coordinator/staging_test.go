@@ -1,0 +1,80 @@
+package coordinator
+
+import (
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/decree-tx/decree/fsm/txn"
+	"github.com/decree-tx/decree/participants"
+	"github.com/decree-tx/decree/participants/participanttest"
+)
+
+// R4: where votes come at once, staging and commit leave together, in this order, and
+// the decision is applied with the first entry.
+func TestStagingAndCommitShareAnEntry(t *testing.T) {
+	run(t, Config{}, func(r *rig) {
+		r.log.latency = time.Second
+		var log []string
+		r.log.withFate(func(c txn.Command) fate {
+			switch c := c.(type) {
+			case txn.Stage:
+				log = append(log, "stage")
+			case txn.Decide:
+				log = append(log, c.Decision.String())
+			}
+			return fate{}
+		})
+		began := time.Now()
+		s := transfer(r.id(), "a", "b")
+		s.Wait = WaitDecision
+		res, err := r.run(background, s)
+		r.mustDecide(res, err, txn.Commit)
+		if took := time.Since(began); took != r.log.latency {
+			t.Errorf("decided after %s, want one entry's %s", took, r.log.latency)
+		}
+		if !slices.Equal(log, []string{"stage", "commit"}) {
+			t.Errorf("the log has %v", log)
+		}
+	})
+}
+
+// A staging is held for its hold at most, and not at all for one that voted no, nor
+// where votes have been slow.
+func TestStagingIsHeldBriefly(t *testing.T) {
+	run(t, Config{}, func(r *rig) {
+		silent, refused, slow := r.id(), r.id(), r.id()
+		vote := make(chan struct{})
+		r.fakes["a"].Script(prepareOp, silent, participanttest.Answer{Hold: vote})
+		waiting := r.submit(background, transfer(silent, "a", "b"))
+		synctest.Wait()
+		if n := r.written("txn.Stage"); n != 0 {
+			t.Errorf("%d stagings written at once", n)
+		}
+		time.Sleep(stagingHold + r.log.latency)
+		if tx := r.stored(silent); tx == nil || tx.State != txn.Preparing {
+			t.Errorf("after the hold the log has %+v", tx)
+		}
+
+		r.fakes["b"].Script(prepareOp, refused, participanttest.Answer{Vote: participants.No("no")})
+		r.fakes["a"].Script(prepareOp, refused, participanttest.Answer{Hold: vote})
+		began := time.Now()
+		res, err := r.run(background, transfer(refused, "a", "b"))
+		r.mustDecide(res, err, txn.Abort)
+		if took := time.Since(began); took >= stagingHold+2*r.log.latency {
+			t.Errorf("the abort took %s", took)
+		}
+
+		time.Sleep(time.Second)
+		close(vote) // a's pace is a second's part by now
+		<-waiting.done
+		r.fakes["a"].Script(prepareOp, slow, participanttest.Answer{Delay: stagingHold})
+		late := r.submit(background, transfer(slow, "a", "b"))
+		time.Sleep(r.log.latency)
+		if tx := r.stored(slow); tx == nil {
+			t.Error("held for votes that are known to be slow")
+		}
+		<-late.done
+	})
+}
