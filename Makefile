@@ -8,7 +8,7 @@ BIN     := bin/decree
 TIMEOUT ?= 20m
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-short test-fast databases failovers sim model fuzz mutants lint generate check-generated demo bank bank-chaos chaos bench clean ci
+.PHONY: help build test test-short test-fast costs databases failovers sim model fuzz mutants lint generate check-generated demo bank bank-chaos chaos bench clean ci
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,10 @@ test-short: ## the same, without the tests whose databases are not here
 
 test-fast: databases ## run all tests without the race detector
 	$(GO) test -timeout $(TIMEOUT) ./...
+
+# The race detector has allocations of its own.
+costs: ## hold what a transaction may allocate, keep and write, without the race detector
+	$(GO) test -count 1 -run 'Allocat|Waiting|ShareEntries|Memory' ./fsm ./coordinator/node ./transport ./participants/grpc
 
 databases: ## install what tests need of PostgreSQL, MariaDB and Node; starts no server
 	scripts/test-databases.sh
