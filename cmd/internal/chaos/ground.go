@@ -237,6 +237,15 @@ func (g *ground) reachable(ctx context.Context) error {
 	return nil
 }
 
+// quiet waits until nothing is under way at the leader: receipts of what was answered
+// are written some moments later, and would be held in the probe's place.
+func (g *ground) quiet(ctx context.Context, leader *fleet.Node) error {
+	return poll(ctx, "nothing to be under way", func(ctx context.Context) bool {
+		status, err := g.client.NodeStatus(ctx, leader.Endpoint)
+		return err == nil && status.GetUnfinished() == 0
+	})
+}
+
 // open opens the accounts.
 func (g *ground) open(ctx context.Context) error {
 	status, err := g.client.Status(ctx)

@@ -88,7 +88,7 @@ func (p *play) tryHold(ctx context.Context) (held bool, err error) {
 	if p.leader, p.epoch, err = p.ground.leading(ctx, 0, ""); err != nil {
 		return false, err
 	}
-	if err := p.ground.reachable(ctx); err != nil {
+	if err := errors.Join(p.ground.reachable(ctx), p.ground.quiet(ctx, p.leader)); err != nil {
 		return false, err
 	}
 	if err := os.WriteFile(p.failpoint(""), nil, 0o644); err != nil {
