@@ -18,11 +18,11 @@ func heap() (bytes, objects int) {
 	return int(m.HeapAlloc), int(m.HeapObjects)
 }
 
-// TestWhatATransactionCosts holds R14 in figures: what a transaction of two branches
+// TestMemoryOfATransaction holds R14 in figures: what a transaction of two branches
 // and 100 bytes of payload each takes while it is open, and after it has finished, when
 // a million may be kept; and what the garbage collector has to do for one that passes.
 // Each bound is about a fifth above what was measured.
-func TestWhatATransactionCosts(t *testing.T) {
+func TestMemoryOfATransaction(t *testing.T) {
 	const finished, open, batch = 64_000, 12_800, 64
 	j := newJournal(t)
 	bytes, objects := heap()
