@@ -57,6 +57,7 @@ func foreignVariables() []string {
 
 // serve runs a node until ctx ends.
 func (p *program) serve(ctx context.Context, cfg config.Server) error {
+	defer paceCollector(os.LookupEnv)()
 	if cfg.DebugListen != "" {
 		profiles, err := debug.Listen(cfg.DebugListen)
 		if err != nil {
