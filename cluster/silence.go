@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"errors"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -13,53 +12,67 @@ import (
 // killed leader's successor would come after twice the time, on average.
 //
 // Raft looks at once when its HeartbeatTimeout is lowered; there is no other way to
-// ask it. It is raised by a nanosecond first, which nobody notices.
+// ask it. So a follower that hears its leader has a relaxed one, twice as long:
+// its own random looks come after those that are asked for, and only if they fail.
 func (n *Node) watchSilence() {
 	limit := n.cfg.HeartbeatTimeout
-	look := time.NewTimer(limit)
+	look := time.NewTimer(0)
 	defer look.Stop()
 	for {
 		select {
 		case <-look.C:
+			look.Reset(n.considerSilence(limit))
 		case <-n.ctx.Done():
 			return
 		}
-		next := limit
-		if n.raft.State() == raft.Follower {
-			silence := time.Since(n.raft.LastContact()) - n.apart()
-			if silence < limit {
-				next = limit - silence
-			} else if err := errors.Join(n.setHeartbeatTimeout(limit+1), n.setHeartbeatTimeout(limit)); err != nil {
-				n.log.Error("looking at the leader's silence failed", "error", err)
-			}
-		}
-		look.Reset(next)
 	}
 }
 
-func (n *Node) setHeartbeatTimeout(d time.Duration) error {
+// considerSilence has Raft look at the leader's silence if that has lasted, and says
+// when to come again.
+func (n *Node) considerSilence(limit time.Duration) time.Duration {
+	relaxed := 2 * limit
+	if n.raft.State() != raft.Follower {
+		n.setHeartbeatTimeout(limit)
+		return limit / 4
+	}
+	n.setHeartbeatTimeout(relaxed)
+	if silence := time.Since(n.raft.LastContact()) - n.apart(); silence < limit {
+		return limit - silence
+	}
+	n.setHeartbeatTimeout(limit)
+	return limit / 4
+}
+
+// setHeartbeatTimeout sets Raft's; its election timeout may not be less.
+func (n *Node) setHeartbeatTimeout(d time.Duration) {
 	c := n.raft.ReloadableConfig()
+	if c.HeartbeatTimeout == d {
+		return
+	}
 	c.HeartbeatTimeout, c.ElectionTimeout = d, max(d, n.cfg.ElectionTimeout)
-	return n.raft.ReloadConfig(c)
+	if err := n.raft.ReloadConfig(c); err != nil {
+		n.log.Error("setting the heartbeat timeout failed", "error", err)
+	}
 }
 
 // apart keeps two followers from finding the same silence in the same moment, in which
-// each would vote for itself: by more than the time between two heartbeats, which is
-// at most a fifth of HeartbeatTimeout.
+// each would vote for itself: by the time between two heartbeats, which is at most a
+// fifth of HeartbeatTimeout.
 //
 // The first to look fails, since the other still has a leader, and the last one wins,
 // if its log is not behind. So those look later that hold what they do not know to be
-// committed: they were of the leader's majority, and the others may lack it.
+// committed: they were of the leader's majority, and the others may lack it. They have
+// heard the leader a moment before it fell, all of them, and need less room.
 func (n *Node) apart() time.Duration {
-	place := 0
+	place := time.Duration(0)
 	for _, m := range n.Status().Members {
 		if m.Voter && !m.Leader && m.ID < n.cfg.ID {
 			place++
 		}
 	}
-	share := n.cfg.HeartbeatTimeout * time.Duration(place) / 4
 	if n.raft.LastIndex() > n.raft.CommitIndex() {
-		return n.cfg.HeartbeatTimeout/3 + share/2
+		return n.cfg.HeartbeatTimeout*2/5 + place*n.cfg.HeartbeatTimeout/10
 	}
-	return share
+	return place * n.cfg.HeartbeatTimeout / 5
 }
