@@ -40,6 +40,13 @@
 #define BOUNCES 1
 #endif
 
+/* Whether a commit that nobody waits for is kept where it will do nothing, since in the
+   log it precedes any other staging of its leader's, and another leader's comes with an
+   epoch that refuses it. It adds no behaviour: it may as well be applied at once. */
+#ifndef STRAYS
+#define STRAYS 1
+#endif
+
 /* Whether leaders end. It adds no behaviour: one that has ended is one that takes no
    step any more. */
 #ifndef FALLS
@@ -104,6 +111,12 @@
 #define DECIDE_ABORT    3
 #define DECIDE_BRANCHES 4 /* an abort with txn.Decide.Branches */
 
+/* Where a commit stands that followed its staging into the log (rule R4): the two are
+   on their way at once, and the log takes and answers them in their order. */
+#define FOLLOWS 1 /* its staging is before it */
+#define NEXT    2 /* it comes before any proposal; the drive waits for its answer */
+#define STRAY   3 /* the same, and nobody waits for it any more */
+
 /* ---- the replicated state (fsm) ---- */
 
 unsigned epoch : 2;
@@ -134,6 +147,11 @@ typedef Term {
 	unsigned looked : 2;    /* Ballot: branches that voted read-only */
 	unsigned proposal : 3;
 	unsigned leftout : 2;   /* Decide.ReadOnly of the proposal */
+	unsigned behind : 2;    /* where a commit is that followed its staging, if any */
+	unsigned omitted : 2;   /* Decide.ReadOnly of that commit */
+#ifdef BUG_ABORT_BEFORE_STAGING
+	unsigned undo : 1;      /* what followed is an abort */
+#endif
 	unsigned heard : 2;     /* receipts that are not logged yet */
 	unsigned harm : 2;      /* those of them that are heuristics */
 	unsigned suspects : 2;  /* orphans that the scan is about to end */
@@ -246,7 +264,7 @@ inline step_commit(ro) {
 #ifdef BUG_SECOND_DECISION
 	:: decided -> decide(COMMIT); state = COMMITTING
 #endif
-#ifdef BUG_NO_STAGING
+#if defined(BUG_NO_STAGING) || defined(BUG_COMMIT_UNSTAGED)
 	:: state == UNKNOWN -> decide(COMMIT); state = COMMITTED; readonly = ro
 #endif
 	:: else
@@ -259,7 +277,7 @@ inline step_abort() {
 #ifdef BUG_SECOND_DECISION
 	:: decided -> decide(ABORT); state = ABORTING
 #endif
-#ifdef BUG_NO_STAGING
+#if defined(BUG_NO_STAGING) || defined(BUG_ABORT_BEFORE_STAGING)
 	:: state == UNKNOWN -> decide(ABORT); state = TOMB
 #endif
 	:: else
@@ -336,8 +354,21 @@ inline close_ballot(e) {
 	t[e].withdrawn = 0; t[e].yes = 0; t[e].looked = 0
 }
 
+/* Nobody waits any more for the commit that is next. */
+#define may_matter(e) (STRAYS || state == PREPARING && epoch == e)
+inline stray(e) {
+	if
+	:: t[e].behind == NEXT && may_matter(e) -> t[e].behind = STRAY
+#if !STRAYS
+	:: t[e].behind == NEXT && !may_matter(e) -> t[e].behind = 0; t[e].omitted = 0
+#endif
+	:: else
+	fi
+}
+
 inline release(e) {
 	close_ballot(e);
+	stray(e);
 	t[e].left = 0;
 	t[e].heard = 0; t[e].harm = 0;
 	t[e].content = (t[e].proposal == STAGE -> t[e].content : 0);
@@ -350,16 +381,27 @@ inline propose(e, what) {
 	t[e].drive = DECIDING
 }
 
+/* The commit follows the staging into the log. */
+inline follow(e) {
+#ifdef BUG_ABORT_BEFORE_STAGING
+	t[e].undo = t[e].withdrawn;
+#endif
+	t[e].omitted = t[e].looked;
+	close_ballot(e);
+	t[e].behind = FOLLOWS
+}
+
 #ifdef BUG_COMMIT_EARLY
 #define complete(e) (t[e].yes || t[e].looked)
 #else
 #define complete(e) ((t[e].yes | t[e].looked) == BOTH)
 #endif
 
-/* Proposes what the ballot allows, Ballot.Verdict; staging is applied. */
+/* Proposes what the ballot allows, Ballot.Verdict: an abort once staging is applied, a
+   commit also while it is on its way. */
 inline consider(e) {
 	if
-	:: t[e].withdrawn ->
+	:: t[e].withdrawn && t[e].drive == VOTING ->
 #ifdef BUG_ABORT_UNLOGGED
 		send_aborts(e, BOTH);
 		tell(ABORT);
@@ -380,8 +422,13 @@ inline consider(e) {
 		:: else
 		fi;
 #endif
-		t[e].leftout = t[e].looked;
-		propose(e, DECIDE_COMMIT)
+		if
+		:: t[e].drive == STAGING -> follow(e)
+		:: else -> t[e].leftout = t[e].looked; propose(e, DECIDE_COMMIT)
+		fi
+#ifdef BUG_ABORT_BEFORE_STAGING
+	:: t[e].withdrawn && t[e].drive == STAGING -> follow(e)
+#endif
 	:: else
 	fi
 }
@@ -390,7 +437,9 @@ inline consider(e) {
 inline advance(e) {
 	t[e].left = 0;
 	if
-	:: state == PREPARING ->
+	:: state == PREPARING && t[e].behind == NEXT ->
+		t[e].drive = DECIDING
+	:: state == PREPARING && t[e].behind != NEXT ->
 		t[e].drive = VOTING;
 		t[e].content = content;
 		send_prepares(e, content);
@@ -419,6 +468,7 @@ inline advance(e) {
    is logged, and brings the branches along (rule R4). */
 inline clean_up(e) {
 	close_ballot(e);
+	stray(e);
 	t[e].left = 1;
 #ifdef BUG_NO_CLEANUP
 	release(e)
@@ -439,6 +489,7 @@ inline halt(e) {
 	send_aborts(e, BOTH);
 #endif
 	close_ballot(e);
+	stray(e);
 	t[e].heard = 0; t[e].harm = 0;
 	t[e].drive = HALTED
 }
@@ -524,39 +575,83 @@ inline ask(e) {
 #else
 #define admitted(e) (epoch == e)
 #endif
-#define may_apply(e) (t[e].proposal != NOTHING && epoch >= e)
+#ifdef BUG_OVERTAKEN
+#define ahead(e) 0
+#else
+#define ahead(e) (t[e].behind == NEXT || t[e].behind == STRAY)
+#endif
+#define deaf(e) (t[e].mode == OVER || t[e].drive == HALTED || t[e].drive == IDLE)
+#define may_apply(e) (t[e].proposal != NOTHING && !ahead(e) && epoch >= e)
 inline apply(e) {
 	printf("log: proposal %d of leader %d is applied, or refused if epoch %d is not its own\n", t[e].proposal, e, epoch);
 	if
 	:: admitted(e) ->
 		if
-		:: t[e].proposal == STAGE -> step_stage(t[e].content)
+		:: t[e].proposal == STAGE ->
+			step_stage(t[e].content);
+			t[e].behind = (t[e].behind == FOLLOWS -> NEXT : t[e].behind)
 		:: t[e].proposal == DECIDE_COMMIT -> step_commit(t[e].leftout)
 		:: t[e].proposal == DECIDE_ABORT -> step_abort()
 		:: t[e].proposal == DECIDE_BRANCHES -> step_branches()
 		fi;
 		t[e].proposal = NOTHING; t[e].leftout = 0;
 		if
-		:: t[e].mode == OVER || t[e].drive == HALTED
-		:: t[e].drive == STAGING && state == TOMB && t[e].left -> clean_up(e)
+		:: deaf(e) -> stray(e)
+		:: !deaf(e) && t[e].drive == STAGING && state == TOMB && t[e].left -> clean_up(e)
 		:: else -> advance(e)
 		fi
 	:: else ->
 		t[e].proposal = NOTHING; t[e].leftout = 0;
+		t[e].behind = 0; t[e].omitted = 0; /* it is refused, too */
 		if
-		:: t[e].mode == OVER || t[e].drive == HALTED
-		:: t[e].drive == STAGING -> release(e)
+		:: deaf(e)
+		:: !deaf(e) && t[e].drive == STAGING -> release(e)
 		:: else -> halt(e)
 		fi
 	fi
 }
 
+/* The log applies a commit that followed its staging, or refuses it. Where staging came
+   to nothing, so does the commit: the state machine knows nothing to commit, and a drive
+   that cleans up, or began anew, takes no notice (Drive.written). */
+#define may_apply_behind(e) ((t[e].behind == NEXT || t[e].behind == STRAY) && epoch >= e)
+inline apply_behind(e) {
+	printf("log: what followed the staging of leader %d is applied to state %d, or refused if epoch %d is not its own\n", e, state, epoch);
+	if
+	:: admitted(e) ->
+#ifdef BUG_ABORT_BEFORE_STAGING
+		if
+		:: t[e].undo -> step_abort()
+		:: else -> step_commit(t[e].omitted)
+		fi;
+		t[e].undo = 0;
+		if
+		:: t[e].drive == CLEANING -> release(e) /* the tombstone answers for its abort */
+		:: else
+		fi;
+#else
+		step_commit(t[e].omitted);
+#endif
+		if
+		:: t[e].behind == NEXT -> t[e].behind = 0; advance(e)
+		:: else
+		fi
+	:: else ->
+		if
+		:: t[e].behind == NEXT -> halt(e)
+		:: else
+		fi
+	fi;
+	t[e].behind = 0; t[e].omitted = 0
+}
+
 /* Raft certainly does not take the proposal, although the node leads on: its queue is
-   full, or a transfer of leadership is being given up. */
+   full, or a transfer of leadership is being given up. What follows it may be taken. */
 #define may_bounce(e) (BOUNCES && !calm && t[e].mode == LEADING && t[e].drive == STAGING)
 inline bounce(e) {
 	printf("leader %d: its staging entry was certainly not written\n", e);
 	t[e].proposal = NOTHING;
+	t[e].behind = (t[e].behind == FOLLOWS -> NEXT : t[e].behind);
 	release(e)
 }
 
@@ -566,11 +661,14 @@ inline bounce(e) {
 	(t[e].drive == STAGING || t[e].drive == DECIDING || t[e].drive == CLEANING || t[e].drive == DELIVERING && t[e].heard))
 
 /* A halted drive's barrier passes, which it does only in this leader's epoch: the
-   proposal is applied by now or never will be. term.settle. */
+   proposal is applied by now or never will be. term.settle. A commit that followed it
+   may have waited beside the barrier, and be kept for later. */
 #define may_settle(e) (t[e].drive == HALTED && epoch == e)
-inline resume(e) {
-	printf("leader %d: goes on behind a barrier\n", e);
+inline resume(e, kept) {
+	printf("leader %d: goes on behind a barrier, a commit is still to come: %d\n", e, kept);
 	t[e].proposal = NOTHING; t[e].leftout = 0;
+	t[e].behind = (kept -> STRAY : 0);
+	t[e].omitted = (kept -> t[e].omitted : 0);
 	if
 	:: t[e].left && (state == UNKNOWN || state == TOMB) -> clean_up(e)
 	:: state != UNKNOWN && !finished -> advance(e)
@@ -579,15 +677,12 @@ inline resume(e) {
 }
 
 /* Time is up, or the answer to a prepare is ambiguous, or the client aborts. */
-#define may_withdraw(e) ((t[e].drive == STAGING || t[e].drive == VOTING) && !t[e].withdrawn)
+#define may_withdraw(e) ((t[e].drive == STAGING && !t[e].behind || t[e].drive == VOTING) && !t[e].withdrawn)
 inline withdraw(e) {
 	printf("leader %d: time is up, or an answer was ambiguous\n", e);
 	close_ballot(e);
 	t[e].withdrawn = 1;
-	if
-	:: t[e].drive == VOTING -> consider(e)
-	:: else
-	fi
+	consider(e)
 }
 
 /* It crashes, or notices that it was replaced. */
@@ -636,7 +731,7 @@ inline end_orphan(e, b) {
 	fi;
 	if
 	:: decided && fate == ABORT -> send_aborts(e, b)
-#ifdef BUG_NO_STAGING
+#if defined(BUG_NO_STAGING) || defined(BUG_COMMIT_UNSTAGED)
 	:: decided && fate == COMMIT -> send_aborts(e, b) /* the log names no such branch */
 #else
 	:: decided && fate == COMMIT && commits_orphan(b) -> send_commits(e, b)
@@ -663,8 +758,11 @@ inline log_receipts(e) {
 
 /* ---- what a participant does: participants/record.go ---- */
 
-/* The leader waits for the branch's vote, or for its receipt. */
-#define listens(e, b) ((t[e].drive == STAGING || t[e].drive == VOTING) && !t[e].withdrawn && !((t[e].yes | t[e].looked) & b))
+/* The leader waits for the branch's vote, or for its receipt. With all votes in it has
+   proposed the commit. A commit of an earlier drive's that is still ahead of the staging
+   does nothing, so that the votes may as well come after it. */
+#define votes_early(e) (t[e].drive == STAGING && t[e].left && !t[e].behind)
+#define listens(e, b) ((votes_early(e) || t[e].drive == VOTING) && !t[e].withdrawn && !((t[e].yes | t[e].looked) & b))
 #define hears(e, b, c) (listens(e, b) && t[e].content == c)
 #define awaits(e, b) (t[e].drive == DELIVERING && (owed & b) && !(t[e].heard & b))
 
@@ -709,10 +807,7 @@ inline hear_vote(e, b, c) {
 		:: answer == READONLY -> t[e].looked = t[e].looked | b
 		:: answer == NO -> close_ballot(e); t[e].withdrawn = 1
 		fi;
-		if
-		:: t[e].drive == VOTING -> consider(e)
-		:: else
-		fi
+		consider(e)
 	:: else
 	fi
 }
@@ -818,7 +913,7 @@ inline meddle(b, end) {
 
 /* What older leaders sent has arrived by now, or is lost. */
 inline bury(e) {
-	t[e].proposal = NOTHING;
+	t[e].proposal = NOTHING; t[e].behind = 0; t[e].omitted = 0;
 	release(e);
 	t[e].mode = BEFORE; t[e].leftout = 0; t[e].suspects = 0;
 	t[e].prepares = 0; t[e].commits = 0; t[e].aborts = 0
@@ -863,9 +958,11 @@ inline becalm(e) {
 	:: STEP { may_open(e) -> open(e) } \
 	:: STEP { may_ask(e) -> ask(e) } \
 	:: STEP { may_apply(e) -> apply(e) } \
+	:: STEP { may_apply_behind(e) -> apply_behind(e) } \
 	:: STEP { may_bounce(e) -> bounce(e) } \
 	:: STEP { may_lose(e) -> halt(e) } \
-	:: STEP { may_settle(e) -> resume(e) } \
+	:: STEP { may_settle(e) -> resume(e, 0) } \
+	:: STEP { may_settle(e) && t[e].behind && may_matter(e) -> resume(e, 1) } \
 	:: STEP { may_withdraw(e) -> withdraw(e) } \
 	:: STEP { may_log(e) -> log_receipts(e) } \
 	:: STEP { may_calm(e) -> becalm(e) }
