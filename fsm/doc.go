@@ -15,10 +15,11 @@
 // # What a transaction costs
 //
 // A million finished transactions are kept for those who ask again. Each is there as
-// the record that a snapshot has of it, cut from a larger piece of memory, so that
-// the garbage collector has little to follow and a snapshot has nothing to encode.
-// The commands that make up nearly all of the log, and the records, are read and
-// written by hand (wire.go), to the byte as the generated types would.
+// the record that a snapshot has of it, end to end with others in blocks, and the tree
+// that finds it holds no pointers: the garbage collector has little to follow, and a
+// snapshot nothing to encode. The commands that make up nearly all of the log, and the
+// records, are read and written by hand (wire.go), to the byte as the generated types
+// would.
 //
 // # Who may call what
 //

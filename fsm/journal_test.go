@@ -191,7 +191,7 @@ var anyName = rapid.SampledFrom([]string{"bank", "hotel", "shop", "taxi", "nobod
 
 func (j *journal) anyCommand(t *rapid.T) Command {
 	id := idAt(j.now.Add(-time.Duration(rapid.Int64Range(-20, 60).Draw(t, "age"))*time.Second), rapid.IntRange(0, 2).Draw(t, "id"))
-	if known := j.m.state.transactions.Len(); known > 0 && rapid.IntRange(0, 3).Draw(t, "known") > 0 {
+	if known := j.m.state.transactions.len(); known > 0 && rapid.IntRange(0, 3).Draw(t, "known") > 0 {
 		id = nth(j.m, rapid.IntRange(0, known-1).Draw(t, "which"))
 	}
 	switch rapid.IntRange(0, 9).Draw(t, "command") {
@@ -242,7 +242,7 @@ func anyBranches(t *rapid.T) (list []txn.Branch) {
 
 // nth is the id of a known transaction.
 func nth(m *Machine, n int) (id txn.TxID) {
-	m.state.transactions.Ascend(func(i item) bool {
+	m.state.transactions.ascend(func(i item) bool {
 		id = i.id
 		n--
 		return n >= 0

@@ -71,6 +71,14 @@ func (q Query) unfinishedOnly() bool {
 	return len(q.States) > 0 && !slices.ContainsFunc(q.States, txn.State.Finished)
 }
 
+// greatestID comes after all others.
+func greatestID() (id txn.TxID) {
+	for i := range id {
+		id[i] = 0xff
+	}
+	return id
+}
+
 // descend walks the smallest index that holds all that q selects, from the
 // youngest id below the cursor.
 func (v view) descend(q Query, visit func(*txn.Transaction) bool) {
@@ -78,9 +86,7 @@ func (v view) descend(q Query, visit func(*txn.Transaction) bool) {
 	byItem := func(i item) bool { return i.id == q.Before || visit(i.transaction(v.registered)) }
 	start := q.Before
 	if start == (txn.TxID{}) {
-		for i := range start {
-			start[i] = 0xff
-		}
+		start = greatestID()
 	}
 	switch {
 	case q.Damaged:
@@ -88,6 +94,6 @@ func (v view) descend(q Query, visit func(*txn.Transaction) bool) {
 	case q.unfinishedOnly():
 		v.unfinished.DescendLessOrEqual(start, byID)
 	default:
-		v.transactions.DescendLessOrEqual(item{id: start}, byItem)
+		v.transactions.descend(start, byItem)
 	}
 }

@@ -47,7 +47,7 @@ func TestMemoryOfATransaction(t *testing.T) {
 	}
 	b, o := perTransaction(finished)
 	t.Logf("finished: %d bytes, %.2f objects, %.1f allocations", b, o, allocations/finished)
-	if b > 390 || o > 0.2 {
+	if b > 345 || o > 0.2 {
 		t.Errorf("a finished transaction takes %d bytes in %.2f objects", b, o)
 	}
 

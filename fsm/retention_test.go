@@ -143,7 +143,7 @@ func TestCollectAgainstAModel(t *testing.T) {
 		}
 		horizon := max(j.m.Cluster().Horizon, j.now.Add(-time.Duration(rapid.Int64Range(0, int64(5*time.Minute)).Draw(t, "retention"))))
 		var want []txn.TxID
-		j.m.state.transactions.Ascend(func(i item) bool {
+		j.m.state.transactions.ascend(func(i item) bool {
 			tx := i.transaction(nil)
 			if tx.State.Finished() && tx.Damage() == txn.ReceiptNone && i.id.Time() < horizon && tx.Finished.At < horizon {
 				want = append(want, i.id)
@@ -157,7 +157,7 @@ func TestCollectAgainstAModel(t *testing.T) {
 			t.Fatalf("%d collected with limit %d, want %d", n, limit, len(want))
 		}
 		j.collectTo(horizon, MaxCollect)
-		j.m.state.transactions.Ascend(func(i item) bool {
+		j.m.state.transactions.ascend(func(i item) bool {
 			if slices.Contains(want, i.id) {
 				t.Fatalf("%s was not collected", i.id)
 			}

@@ -10,7 +10,6 @@ import (
 	"io"
 	"slices"
 
-	"github.com/google/btree"
 	"github.com/hashicorp/raft"
 
 	"github.com/decree-tx/decree/fsm/fsmpb"
@@ -32,7 +31,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 type snapshot struct {
 	header       *fsmpb.Header
 	participants []Participant
-	transactions *btree.BTreeG[item]
+	transactions catalogue
 }
 
 // Snapshot implements raft.FSM: it copies some pointers, and Persist does the
@@ -58,7 +57,7 @@ func (s *state) snapshot() *snapshot {
 			Index:    s.index,
 		},
 		participants: s.participants,
-		transactions: s.transactions.Clone(),
+		transactions: s.transactions.clone(),
 	}
 }
 
@@ -82,13 +81,13 @@ func (s *snapshot) write(to io.Writer) error {
 	for _, p := range s.participants {
 		w.record(&fsmpb.Record{Kind: &fsmpb.Record_Participant{Participant: participantToProto(p)}})
 	}
-	s.transactions.Ascend(func(i item) bool {
+	s.transactions.ascend(func(i item) bool {
 		w.transaction(i)
 		return w.err == nil
 	})
 	w.record(&fsmpb.Record{Kind: &fsmpb.Record_Trailer{Trailer: &fsmpb.Trailer{
 		Participants: uint64(len(s.participants)),
-		Transactions: uint64(s.transactions.Len()),
+		Transactions: uint64(s.transactions.len()),
 		Crc32C:       w.crc,
 	}}})
 	if w.err != nil {
@@ -157,7 +156,7 @@ func (m *Machine) Restore(from io.ReadCloser) error {
 	m.mu.Unlock()
 	m.feed.cut()
 	m.log.Info("restored a snapshot", "index", s.index, "epoch", s.cluster.Epoch,
-		"transactions", s.transactions.Len(), "unfinished", s.unfinished.Len(), "participants", len(s.participants))
+		"transactions", s.transactions.len(), "unfinished", s.unfinished.Len(), "participants", len(s.participants))
 	return nil
 }
 
@@ -248,7 +247,7 @@ func (s *state) restoreParticipant(pb *fsmpb.Participant) error {
 	}
 	last := len(s.participants) - 1
 	switch {
-	case s.transactions.Len() > 0:
+	case s.transactions.len() > 0:
 		return fmt.Errorf("participant %q comes after a transaction", p.Name)
 	case last >= 0 && s.participants[last].Name >= p.Name:
 		return fmt.Errorf("participant %q comes after %q", p.Name, s.participants[last].Name)
@@ -263,8 +262,8 @@ func (s *state) restoreParticipant(pb *fsmpb.Participant) error {
 
 // restoreTransaction takes a transaction over; t may be overwritten afterwards.
 func (s *state) restoreTransaction(t *txn.Transaction) error {
-	if last, ok := s.transactions.Max(); ok && !lessID(last.id, t.ID) {
-		return fmt.Errorf("transaction %s comes after %s", t.ID, last.id)
+	if last := s.transactions.max(); !lessID(last, t.ID) {
+		return fmt.Errorf("transaction %s comes after %s", t.ID, last)
 	}
 	if !ripens(t) {
 		own := *t
@@ -277,7 +276,7 @@ func (s *state) restoreTransaction(t *txn.Transaction) error {
 }
 
 func (s *state) checkTrailer(pb *fsmpb.Trailer, sum uint32, r *recordReader) error {
-	participants, transactions := uint64(len(s.participants)), uint64(s.transactions.Len())
+	participants, transactions := uint64(len(s.participants)), uint64(s.transactions.len())
 	switch {
 	case pb.Crc32C != sum:
 		return fmt.Errorf("checksum %08x, the records give %08x", pb.Crc32C, sum)

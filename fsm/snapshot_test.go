@@ -90,7 +90,7 @@ func checkIndices(t tester, m *Machine) {
 		return true
 	})
 	open := map[string]int{}
-	m.state.transactions.Ascend(func(i item) bool {
+	m.state.transactions.ascend(func(i item) bool {
 		tx := i.transaction(m.state.participants)
 		if (i.live == nil) != ripens(tx) {
 			t.Fatalf("%s is %s, and kept as a record: %t", i.id, tx.State, i.live == nil)

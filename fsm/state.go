@@ -21,8 +21,7 @@ type state struct {
 	index        uint64        // of the last entry applied, refused ones included
 	revision     uint64        // the last one given to a participant
 	participants []Participant // by name; replaced as a whole, never changed
-	transactions *btree.BTreeG[item]
-	archive      archive // where the records of finished transactions lie
+	transactions archive
 
 	// Derived, and rebuilt by restore.
 	unfinished *btree.BTreeG[txn.TxID] // what is owed something
@@ -37,7 +36,7 @@ const degree = 32
 
 func newState() *state {
 	return &state{
-		transactions: btree.NewG(degree, func(a, b item) bool { return lessID(a.id, b.id) }),
+		transactions: archive{catalogue: newCatalogue()},
 		unfinished:   btree.NewG(degree, lessID),
 		damaged:      btree.NewG(degree, lessID),
 		ripening:     newRipening(),
@@ -56,20 +55,12 @@ func lessID(a, b txn.TxID) bool {
 
 // transaction finds a transaction; nil where the log does not know it.
 func (s *state) transaction(id txn.TxID) *txn.Transaction {
-	found, _ := s.transactions.Get(item{id: id})
-	return found.transaction(s.participants)
+	return s.transactions.get(id).transaction(s.participants)
 }
 
-// put replaces prev, which is nil for a new transaction, by next. It keeps next
-// itself only while that is owed something, or damaged.
+// put replaces prev, which is nil for a new transaction, by next.
 func (s *state) put(prev, next *txn.Transaction) {
-	kept := item{id: next.ID}
-	if ripens(next) {
-		kept.record = s.archive.keep(next)
-	} else {
-		kept.live = next
-	}
-	s.transactions.ReplaceOrInsert(kept)
+	s.transactions.put(prev, next)
 	was, is := prev != nil && !prev.State.Finished(), !next.State.Finished()
 	if was {
 		s.countOpen(prev, -1)
@@ -114,7 +105,7 @@ func (s *state) collect(limit int) (n int) {
 			break
 		}
 		s.ripening.pop(oldest)
-		s.transactions.Delete(item{id: oldest.id})
+		s.transactions.drop(oldest.id)
 	}
 	return n
 }

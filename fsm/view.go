@@ -96,7 +96,7 @@ func (m *Machine) Stats() Stats {
 	defer m.mu.RUnlock()
 	s := m.stats
 	s.Unfinished = m.state.unfinished.Len()
-	s.Retained = m.state.transactions.Len()
+	s.Retained = m.state.transactions.len()
 	s.Damaged = m.state.damaged.Len()
 	s.Finished = m.state.ripening.len()
 	if first, ok := m.state.ripening.first(); ok {
@@ -110,14 +110,13 @@ func (m *Machine) Stats() Stats {
 // view is a state that does not change any more.
 type view struct {
 	registered   names
-	transactions *btree.BTreeG[item]
+	transactions catalogue
 	unfinished   *btree.BTreeG[txn.TxID]
 	damaged      *btree.BTreeG[txn.TxID]
 }
 
 func (v view) transaction(id txn.TxID) *txn.Transaction {
-	found, _ := v.transactions.Get(item{id: id})
-	return found.transaction(v.registered)
+	return v.transactions.get(id).transaction(v.registered)
 }
 
 // view clones the trees, which copies some pointers. A clone marks the original's
@@ -127,7 +126,7 @@ func (m *Machine) view() view {
 	defer m.mu.Unlock()
 	return view{
 		registered:   m.state.participants,
-		transactions: m.state.transactions.Clone(),
+		transactions: m.state.transactions.clone(),
 		unfinished:   m.state.unfinished.Clone(),
 		damaged:      m.state.damaged.Clone(),
 	}

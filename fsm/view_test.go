@@ -58,7 +58,7 @@ func TestListAgainstAModel(t *testing.T) {
 			q.States = append(q.States, txn.State(s))
 		}
 		var want []*txn.Transaction
-		j.m.state.transactions.Descend(func(i item) bool {
+		j.m.state.transactions.descend(greatestID(), func(i item) bool {
 			if tx := i.transaction(nil); q.selects(tx) {
 				want = append(want, tx)
 			}

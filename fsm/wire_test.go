@@ -98,7 +98,7 @@ func TestRecordsAreWhatProtobufWrites(t *testing.T) {
 		for range rapid.IntRange(1, 20).Draw(t, "entries") {
 			j.draw(t)
 		}
-		j.m.state.transactions.Ascend(func(i item) bool {
+		j.m.state.transactions.ascend(func(i item) bool {
 			tx := i.transaction(nil)
 			want, err := marshal.Marshal(&fsmpb.Record{Kind: &fsmpb.Record_Transaction{Transaction: transactionToProto(tx)}})
 			if err != nil {
@@ -128,7 +128,7 @@ func FuzzTheHandReadsNoMore(f *testing.F) {
 		}
 		f.Add(b)
 	}
-	lively(f).m.state.transactions.Ascend(func(i item) bool {
+	lively(f).m.state.transactions.ascend(func(i item) bool {
 		f.Add(appendTransaction(nil, i.transaction(nil)))
 		return true
 	})
