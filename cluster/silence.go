@@ -15,13 +15,13 @@ import (
 // ask it. So a follower that hears its leader has a relaxed one, twice as long:
 // its own random looks come after those that are asked for, and only if they fail.
 func (n *Node) watchSilence() {
-	limit := n.cfg.HeartbeatTimeout
+	began := time.Now()
 	look := time.NewTimer(0)
 	defer look.Stop()
 	for {
 		select {
 		case <-look.C:
-			look.Reset(n.considerSilence(limit))
+			look.Reset(n.considerSilence(began))
 		case <-n.ctx.Done():
 			return
 		}
@@ -29,15 +29,20 @@ func (n *Node) watchSilence() {
 }
 
 // considerSilence has Raft look at the leader's silence if that has lasted, and says
-// when to come again.
-func (n *Node) considerSilence(limit time.Duration) time.Duration {
+// when to come again. A node that has begun just now has not listened yet.
+func (n *Node) considerSilence(began time.Time) time.Duration {
+	limit := n.cfg.HeartbeatTimeout
 	relaxed := 2 * limit
 	if n.raft.State() != raft.Follower {
 		n.setHeartbeatTimeout(limit)
 		return limit / 4
 	}
 	n.setHeartbeatTimeout(relaxed)
-	if silence := time.Since(n.raft.LastContact()) - n.apart(); silence < limit {
+	heard := n.raft.LastContact()
+	if heard.Before(began) {
+		heard = began
+	}
+	if silence := time.Since(heard) - n.apart(); silence < limit {
 		return limit - silence
 	}
 	n.setHeartbeatTimeout(limit)
