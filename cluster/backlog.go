@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"errors"
+	"math/rand/v2"
 	"sync"
 
 	"github.com/hashicorp/raft"
@@ -25,7 +26,7 @@ const (
 // bytes.
 type backlog struct {
 	// Set once by newBacklog.
-	limit   int64         // due at so many bytes since the last snapshot
+	limit   int64         // a snapshot is due at so many bytes since the last, at most
 	keep    int64         // bytes that stay behind a snapshot, at most
 	entries uint64        // entries that do, at most
 	due     chan struct{} // holds a token while a snapshot is due
@@ -34,14 +35,21 @@ type backlog struct {
 	sizes []int // guarded by mu: of the last entries, by index
 	last  uint64
 	since int64 // guarded by mu: bytes after the last snapshot
+	next  int64 // guarded by mu: how many make one due
 }
 
 func newBacklog(cfg Config) *backlog {
-	return &backlog{
+	b := &backlog{
 		limit: cfg.SnapshotBytes, keep: cfg.TrailingBytes, entries: cfg.TrailingLogs,
 		due: make(chan struct{}, 1), sizes: make([]int, cfg.TrailingLogs),
 	}
+	b.draw()
+	return b
 }
+
+// draw sets when the next snapshot is due: up to a quarter early, because all nodes
+// have the same log, and all of them writing at once would be felt. b.mu must be held.
+func (b *backlog) draw() { b.next = b.limit - rand.Int64N(b.limit/4+1) }
 
 // grow notes entries that were appended.
 func (b *backlog) grow(ls ...*raft.Log) {
@@ -65,7 +73,7 @@ func (b *backlog) found(l *raft.Log) {
 func (b *backlog) add(l *raft.Log) {
 	b.last = l.Index
 	b.sizes[l.Index%b.entries] = len(l.Data)
-	if b.since += int64(len(l.Data)); b.since < b.limit {
+	if b.since += int64(len(l.Data)); b.since < b.next {
 		return
 	}
 	select {
@@ -80,6 +88,7 @@ func (b *backlog) cut() (trailing uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.since = 0
+	b.draw()
 	select {
 	case <-b.due:
 	default:

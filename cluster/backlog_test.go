@@ -178,10 +178,10 @@ func TestASnapshotIsDueForTheBytes(t *testing.T) {
 		}
 	}
 	c, inner := newCountingCache(100, 1000, 4096)
-	if c.fill(t, 1, 9, 100); due(c) {
-		t.Error("due before the bytes were there")
+	if c.fill(t, 1, 7, 100); due(c) {
+		t.Error("due before three quarters of the bytes were there")
 	}
-	if c.fill(t, 10, 10, 100); !due(c) {
+	if c.fill(t, 8, 10, 100); !due(c) {
 		t.Error("not due with the bytes there")
 	}
 	c.fill(t, 11, 11, 100)
@@ -189,19 +189,19 @@ func TestASnapshotIsDueForTheBytes(t *testing.T) {
 	if due(c) {
 		t.Error("due as a snapshot begins")
 	}
-	if c.fill(t, 12, 20, 100); due(c) {
+	if c.fill(t, 12, 18, 100); due(c) {
 		t.Error("due for bytes before the snapshot")
 	}
 	restarted := &logCache{LogStore: inner, backlog: newBacklog(Config{TrailingBytes: 100, SnapshotBytes: 1000, TrailingLogs: 4096})}
 	for range 3 { // Raft reads them more than once
-		for i := uint64(12); i <= 20; i++ {
+		for i := uint64(12); i <= 18; i++ {
 			restarted.read(t, i)
 		}
 	}
 	if due(restarted) {
 		t.Error("entries were counted more than once")
 	}
-	if restarted.fill(t, 21, 21, 100); !due(restarted) {
+	if restarted.fill(t, 19, 21, 100); !due(restarted) {
 		t.Error("what was there before does not count")
 	}
 }
