@@ -19,27 +19,42 @@ import (
 
 // recordReader reads length-prefixed records and sums them up.
 type recordReader struct {
-	r   *bufio.Reader
-	crc uint32
-	buf bytes.Buffer
+	r    *bufio.Reader
+	crc  uint32
+	last []byte       // the record that was read last; a part of r's buffer or of buf
+	buf  bytes.Buffer // for one that is larger than r's buffer
 }
 
 // bytes reads a record, which stays as it is until the next one is read.
 func (r *recordReader) bytes() ([]byte, error) {
-	var prefix [recordPrefix]byte
-	if _, err := io.ReadFull(r.r, prefix[:]); err != nil {
-		return nil, cutShort(err)
+	prefix, err := r.take(recordPrefix)
+	if err != nil {
+		return nil, err
 	}
-	n := binary.BigEndian.Uint32(prefix[:])
+	n := binary.BigEndian.Uint32(prefix)
 	if n > maxRecordBytes {
 		return nil, fmt.Errorf("a length of %d bytes, at most %d", n, maxRecordBytes)
 	}
-	// The buffer grows with what arrives, and not by what a damaged length claims.
+	r.last, err = r.take(int(n))
+	return r.last, err
+}
+
+// take reads bytes and sums them up. What it holds them in grows with what arrives,
+// and not by what a damaged length claims.
+func (r *recordReader) take(n int) ([]byte, error) {
+	if n <= r.r.Size() {
+		b, err := r.r.Peek(n)
+		if err != nil {
+			return nil, cutShort(err)
+		}
+		r.crc = crc32.Update(r.crc, castagnoli, b)
+		_, err = r.r.Discard(n)
+		return b, err
+	}
 	r.buf.Reset()
 	if _, err := io.CopyN(&r.buf, r.r, int64(n)); err != nil {
 		return nil, cutShort(err)
 	}
-	r.crc = crc32.Update(r.crc, castagnoli, prefix[:])
 	r.crc = crc32.Update(r.crc, castagnoli, r.buf.Bytes())
 	return r.buf.Bytes(), nil
 }

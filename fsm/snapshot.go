@@ -288,7 +288,7 @@ func (s *state) checkTrailer(pb *fsmpb.Trailer, sum uint32, r *recordReader) err
 		return err
 	}
 	// No sum covers the trailer itself, and protobuf reads some damage as nothing.
-	if again, err := marshal.Marshal(&fsmpb.Record{Kind: &fsmpb.Record_Trailer{Trailer: pb}}); err != nil || !bytes.Equal(again, r.buf.Bytes()) {
+	if again, err := marshal.Marshal(&fsmpb.Record{Kind: &fsmpb.Record_Trailer{Trailer: pb}}); err != nil || !bytes.Equal(again, r.last) {
 		return errors.New("it is damaged")
 	}
 	if _, err := r.r.ReadByte(); err != io.EOF {
