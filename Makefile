@@ -8,7 +8,7 @@ BIN     := bin/decree
 TIMEOUT ?= 20m
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-short test-fast costs databases failovers sim model fuzz mutants lint generate check-generated demo bank bank-chaos chaos bench clean ci
+.PHONY: help build test test-short test-fast costs databases failovers sim model fuzz mutants scale lint generate check-generated demo bank bank-chaos chaos bench clean ci
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ model: ## search every state of a model of the protocol, and find its seeded bug
 
 mutants: ## break the protocol on purpose, one bug at a time, and print what catches each
 	$(GO) run -C scripts/mutants . $(MUTANTS)
+
+scale: ## test the simulation of several Raft groups, and print its tables
+	$(GO) test -C scripts/scale . && $(GO) run -C scripts/scale . $(SCALE)
 
 lint: ## gofmt, go vet, staticcheck, tidiness, shellcheck
 	scripts/lint.sh
