@@ -31,37 +31,55 @@ import (
 )
 
 func main() {
-	seed := flag.Uint64("seed", 1, "of what is random")
-	only := flag.String("only", "", "run the tables whose title contains this `text`")
+	var o options
+	flag.Uint64Var(&o.seed, "seed", 1, "of what is random")
+	flag.Float64Var(&o.lent, "lent", fitted().lent, "the `share` of every core that goes to what is not decree's")
+	flag.StringVar(&o.only, "only", "", "run the tables whose title contains this `text`")
 	flag.Parse()
-	calibrate(os.Stdout, *seed, *only)
+	if o.lent < 0 || o.lent >= 1 {
+		fmt.Fprintln(os.Stderr, "scale: -lent is a share from 0 to below 1")
+		os.Exit(2)
+	}
+	o.calibrate(os.Stdout)
 	for _, t := range tables() {
-		if wanted(t.title, *only) {
-			t.print(os.Stdout, *seed)
+		if o.wants(t.title) {
+			o.print(os.Stdout, t)
 		}
 	}
 }
 
-func wanted(title, only string) bool {
-	return strings.Contains(strings.ToLower(title), strings.ToLower(only))
+// options are the command line's.
+type options struct {
+	seed uint64
+	lent float64
+	only string
+}
+
+func (o options) wants(title string) bool {
+	return strings.Contains(strings.ToLower(title), strings.ToLower(o.only))
+}
+
+// run simulates a plan as the command line has it.
+func (o options) run(p plan) result {
+	p.seed, p.lent = o.seed, o.lent
+	_, r := simulate(p)
+	return r
 }
 
 // calibrate prints one group on two cores, simulated beside measured.
-func calibrate(out io.Writer, seed uint64, only string) {
+func (o options) calibrate(out io.Writer) {
 	const title = "Calibration: one group on one machine of two cores"
-	if !wanted(title, only) {
+	if !o.wants(title) {
 		return
 	}
 	p := onOneMachine(1, 0)
-	p.seed = seed
+	p.seed, p.lent = o.seed, o.lent
 	entry := bare(p, 1).p50
 	fmt.Fprintf(out, "%s\nA bare entry, one caller: p50 %s simulated, about 1 ms measured.\n\n", title, milli(entry))
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	row(w, "clients", "", "tx/s", "p50", "CPU us/tx", "leader", "a follower", "participants + clients", "entries/tx")
 	for _, m := range measurements {
-		p := onOneMachine(1, m.clients)
-		p.seed = seed
-		_, r := simulate(p)
+		r := o.run(onOneMachine(1, m.clients))
 		took := milli(r.p50)
 		if m.clients == 1 {
 			took = fmt.Sprintf("%.2f bare entries", float64(r.p50)/float64(entry))
@@ -73,7 +91,7 @@ func calibrate(out io.Writer, seed uint64, only string) {
 	w.Flush()
 }
 
-func (t table) print(out io.Writer, seed uint64) {
+func (o options) print(out io.Writer, t table) {
 	fmt.Fprintf(out, "\n%s\n", t.title)
 	if t.notes != "" {
 		fmt.Fprintln(out, t.notes)
@@ -86,8 +104,7 @@ func (t table) print(out io.Writer, seed uint64) {
 	}
 	row(w, append(head, "nodes' CPU us/tx", "tx an entry", "cores", "disk", "lock", "participant", "limit")...)
 	for _, p := range t.plans {
-		p.seed = seed
-		_, r := simulate(p)
+		r := o.run(p)
 		cells := []any{p.name, rate(r.rate), milli(r.p50), milli(r.p99)}
 		for i := range t.sites {
 			cells = append(cells, milli(r.site[i]))
