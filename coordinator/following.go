@@ -3,6 +3,7 @@ package coordinator
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/decree-tx/decree/fsm/txn"
 )
@@ -12,8 +13,9 @@ import (
 // Start a zero Following for each call; it may be used again once the listener has
 // heard.
 type Following struct {
-	// Set once a call, by Start.
-	t    *term
+	t atomic.Pointer[term] // set once a call, by Start, with what follows; nil before
+
+	// Set once a call.
 	d    *drive
 	wait Wait
 	to   Listener
@@ -51,7 +53,8 @@ func (c *Coordinator) Start(s Submission, f *Following, to Listener) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	f.t, f.d, f.wait, f.to = t, d, s.Wait, to
+	f.d, f.wait, f.to = d, s.Wait, to
+	f.t.Store(t)
 	if !f.answer() {
 		d.followers.add(f)
 	}
@@ -59,14 +62,15 @@ func (c *Coordinator) Start(s Submission, f *Following, to Listener) error {
 }
 
 // Leave is the end of a Submit's context, which cause says: the listener hears at
-// once, unless it has heard, and the transaction goes on. It is for an f that Start was
-// given and has returned from.
+// once, unless it has heard, and the transaction goes on. Where Start may not have
+// returned yet this may come too early and do nothing: then call it again after.
 func (c *Coordinator) Leave(f *Following, cause error) {
-	if f.t == nil {
+	t := f.t.Load()
+	if t == nil {
 		return
 	}
-	f.t.mu.Lock()
-	defer f.t.mu.Unlock()
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	if !f.follows {
 		return
 	}
@@ -82,12 +86,13 @@ func (c *Coordinator) Leave(f *Following, cause error) {
 // mu is held.
 func (f *Following) answer() bool {
 	d := f.d
-	over := d.failure != nil || f.t.ended
+	t := f.t.Load()
+	over := d.failure != nil || t.ended
 	switch {
 	case d.decided.reached && (f.wait == WaitDecision || d.delivered.reached || over):
 		f.to.Answered(Result{Transaction: d.Transaction(), Delivered: d.delivered.reached}, nil)
 	case over:
-		f.to.Answered(Result{}, f.t.whyUndecided(context.Background(), d))
+		f.to.Answered(Result{}, t.whyUndecided(context.Background(), d))
 	default:
 		return false
 	}

@@ -36,8 +36,7 @@ type lane struct {
 	delivering int
 	failures   int // consecutive
 
-	started  [2]roster   // calls under way that have no goroutine: prepares, deliveries
-	patience *time.Timer // with them; nil while not set
+	started [2]roster // calls under way that have no goroutine: prepares, deliveries
 
 	restUntil time.Time
 	expedited time.Time // when all that waits was last brought forward

@@ -314,7 +314,7 @@ func TestTermEndsWhileCallsAreInTheLog(t *testing.T) {
 		for _, c := range calls {
 			c.answer = make(chan error, 1)
 			go func() { c.answer <- c.make() }()
-			time.Sleep(stagingHold)
+			time.Sleep(2 * stagingHold) // an entry has left
 			synctest.Wait()
 		}
 		time.Sleep(time.Hour + time.Minute) // past the barrier of the inquiry

@@ -15,13 +15,16 @@ import (
 type flight struct {
 	started    participants.Started
 	deadline   time.Time
-	roster     *roster // nil once it has ended
+	roster     *roster // nil once it has ended or was to be given up
 	prev, next *call   // in roster
 }
 
-// roster is calls under way in the order in which they left, which is that of their
-// deadlines.
-type roster struct{ first, last *call }
+// roster is calls under way of one phase, in the order in which they left, which is
+// that of their deadlines.
+type roster struct {
+	first, last *call
+	patience    *time.Timer // until first's deadline, or an earlier one's; nil while not set
+}
 
 func (r *roster) add(c *call) {
 	c.roster, c.flight.prev = r, r.last
@@ -67,7 +70,7 @@ func (l *lane) start(c *call) bool {
 	if c.work.Kind == txn.PrepareBranch {
 		c.d.prepares = append(c.d.prepares, c)
 	}
-	l.watchPatience()
+	l.watchPatience(r)
 	return true
 }
 
@@ -80,12 +83,29 @@ func (c *call) Ended(vote participants.Vote, err error) {
 	if l.t.ended {
 		return
 	}
-	c.roster.remove(c)
+	if c.roster != nil { // else it was to be given up
+		c.roster.remove(c)
+	}
 	if errors.Is(err, participants.ErrNotStarted) {
-		l.call(c)
+		l.again(c)
 		return
 	}
 	l.ended(c, vote, err)
+}
+
+// again makes a call that was started and has not left, unless it is wanted no more: a
+// prepare that is cancelled at the decision may be about to tell so. mu is held.
+func (l *lane) again(c *call) {
+	switch {
+	case c.d.Wants(c.work):
+		l.call(c)
+		return
+	case c.work.Kind == txn.PrepareBranch:
+		l.preparing--
+	default:
+		l.delivering--
+	}
+	l.pump()
 }
 
 // ended takes the answer to a call of either phase. mu is held.
@@ -97,66 +117,55 @@ func (l *lane) ended(c *call, vote participants.Vote, err error) {
 	}
 }
 
-// cancel gives a call up; false where it has ended, or is about to tell so. mu is
-// held.
+// cancel gives a call up; false where it has ended, or is about to tell so. Either way
+// it is in its roster no more. mu is held.
 func (c *call) cancel() bool {
-	if c.roster == nil || !c.started.Cancel() {
+	if c.roster == nil {
 		return false
 	}
+	cancelled := c.started.Cancel()
 	c.roster.remove(c)
-	c.lane.door.leave()
-	return true
+	if cancelled {
+		c.lane.door.leave()
+	}
+	return cancelled
 }
 
-// watchPatience sets the timer for the call that is to be given up first, unless it
-// is set: for that one or an earlier one. mu is held.
-func (l *lane) watchPatience() {
-	if l.patience != nil {
+// watchPatience sets the timer for the call of a roster that is to be given up first,
+// unless it is set: for that one or an earlier one. mu is held.
+func (l *lane) watchPatience(r *roster) {
+	if r.patience != nil || r.first == nil {
 		return
 	}
-	var first time.Time
-	for _, r := range l.started {
-		if r.first != nil && (first.IsZero() || r.first.deadline.Before(first)) {
-			first = r.first.deadline
-		}
-	}
-	if first.IsZero() {
-		return
-	}
-	l.patience = time.AfterFunc(time.Until(first), func() {
+	r.patience = time.AfterFunc(time.Until(r.first.deadline), func() {
 		l.t.mu.Lock()
 		defer l.t.mu.Unlock()
-		l.patience = nil
+		r.patience = nil
 		if !l.t.ended {
-			l.losePatience(time.Now())
-			l.watchPatience()
+			l.losePatience(r, time.Now())
+			l.watchPatience(r)
 		}
 	})
 }
 
 // losePatience gives up what has taken too long. mu is held.
-func (l *lane) losePatience(now time.Time) {
-	for _, r := range l.started {
-		for c := r.first; c != nil && !now.Before(c.deadline); {
-			next := c.flight.next
-			if c.cancel() {
-				l.ended(c, participants.Vote{}, fmt.Errorf("no answer: %w", context.DeadlineExceeded))
-			}
-			c = next
+func (l *lane) losePatience(r *roster, now time.Time) {
+	for c := r.first; c != nil && !now.Before(c.deadline); c = r.first {
+		if c.cancel() {
+			l.ended(c, participants.Vote{}, fmt.Errorf("no answer: %w", context.DeadlineExceeded))
 		}
 	}
 }
 
 // abandon gives up all calls that have no goroutine: the term is over. mu is held.
 func (l *lane) abandon() {
-	if l.patience != nil {
-		l.patience.Stop()
-	}
-	for _, r := range l.started {
-		for c := r.first; c != nil; {
-			next := c.flight.next
+	for i := range l.started {
+		r := &l.started[i]
+		if r.patience != nil {
+			r.patience.Stop()
+		}
+		for c := r.first; c != nil; c = r.first {
 			c.cancel()
-			c = next
 		}
 	}
 }

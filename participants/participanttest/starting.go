@@ -16,7 +16,8 @@ import (
 type Starting struct {
 	participants.Driver
 	// Sometimes has a third of the calls not begun, and another third not left, in
-	// turn.
+	// turn. The rest end by themselves at their deadline, in the moment in which they are
+	// given up; without it calls leave that to their caller.
 	Sometimes bool
 }
 
@@ -49,7 +50,10 @@ func (s *starting) Start(c participants.Call, to participants.Listener) (partici
 	if s.sometimes && turn == 1 {
 		return nil, false
 	}
-	ctx, cancel := context.WithDeadline(context.Background(), c.Deadline)
+	ctx, cancel := context.WithCancel(context.Background())
+	if s.sometimes {
+		ctx, cancel = context.WithDeadline(context.Background(), c.Deadline)
+	}
 	o := &ongoing{cancel: cancel}
 	s.calls.Go(func() {
 		defer cancel()
