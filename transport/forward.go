@@ -60,7 +60,8 @@ type errand[A any] struct {
 	settled func() (A, bool)
 
 	ran bool // an attempt without an answer may have been carried out
-	// failed is how an attempt here ended that was made already: it counts as the first.
+	// failed is how an attempt here ended that was made already, by a call that this node
+	// has admitted: it counts as the first.
 	failed error
 }
 
@@ -86,8 +87,10 @@ func route[A any](ctx context.Context, s *Server, e *errand[A]) (A, error) {
 // carryOut is route, of an errand that was passed on so many times before, in a
 // context that is bounded already.
 func carryOut[A any](ctx context.Context, s *Server, hops int, e *errand[A]) (answer A, err error) {
-	if err := s.enter(); err != nil {
-		return answer, refuse(err, e.txid)
+	if e.failed == nil {
+		if err := s.enter(); err != nil {
+			return answer, refuse(err, e.txid)
+		}
 	}
 	defer s.leave()
 	if hops > 0 {

@@ -189,17 +189,18 @@ type following struct {
 }
 
 // Answered implements coordinator.Listener. What is no answer yet is pursued by the
-// crew.
+// crew, and keeps its place among the node's calls: it may have run, so that it must not
+// be told that the node is busy.
 func (f *following) Answered(r coordinator.Result, err error) {
 	s := f.streamed
 	server := s.stream.server.Server
 	f.within.remove(f)
-	server.leave()
 	if err != nil {
 		s.work.errand.failed = err
 		server.crew.give(s)
 		return
 	}
+	server.leave()
 	s.told(s.work.answer(r), nil)
 }
 

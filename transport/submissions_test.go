@@ -211,6 +211,27 @@ func TestStreamedSubmissionsAreCallsOfTheNode(t *testing.T) {
 	}
 }
 
+// R5: a submission that was started here and may have run is never answered that the node
+// is busy, which would say that it has not: it keeps its place among the calls.
+func TestWhatMayHaveRunKeepsItsPlace(t *testing.T) {
+	n := (&world{}).serve(t, "n1", func(c *Config) { c.MaxCalls = 1 })
+	n.coordinator.lead(true)
+	if err := n.enter(); err != nil { // as its start did
+		t.Fatal(err)
+	}
+	e := &errand[string]{
+		failed: coordinator.ErrOutcomeUnknown,
+		local:  func(context.Context) (string, error) { return "the outcome", nil },
+	}
+	if answer, err := carryOut(t.Context(), n.Server, 0, e); err != nil || !e.ran {
+		t.Errorf("got %q, %v; ran: %t", answer, err, e.ran)
+	}
+	if err := n.enter(); err != nil {
+		t.Errorf("its place was not given back: %v", err)
+	}
+	n.leave()
+}
+
 func TestStreamedSubmissionsAreForwarded(t *testing.T) {
 	w := &world{}
 	leader, follower := w.leader(t, "n1"), w.serve(t, "n2", nil)
