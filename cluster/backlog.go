@@ -190,7 +190,10 @@ func (c *logCache) StoreLogs(ls []*raft.Log) error {
 		if c.next-c.first == cachedEntries {
 			c.forget(c.first + 1)
 		}
-		c.ring[l.Index%cachedEntries] = l
+		// A copy: a leader's entry is a part of Raft's future, which holds the state
+		// machine's answer too, several times as large as the entry.
+		own := *l
+		c.ring[l.Index%cachedEntries] = &own
 		c.bytes += len(l.Data)
 		c.next++
 		for c.bytes > cachedBytes && c.first < c.next {

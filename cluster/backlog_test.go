@@ -2,7 +2,9 @@ package cluster
 
 import (
 	"errors"
+	"runtime"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -80,6 +82,36 @@ func TestTheCacheIsBoundedInBytes(t *testing.T) {
 	c.fill(t, 3101, 3101, cachedBytes+1)
 	if c.first != c.next || c.bytes != 0 {
 		t.Errorf("an entry that is larger than the cache is in it: %d bytes", c.bytes)
+	}
+}
+
+// TestTheCacheHoldsNoAnswers holds R14: a leader's entry is a part of Raft's future,
+// and with it the state machine's answer, and the cache lets go of both.
+func TestTheCacheHoldsNoAnswers(t *testing.T) {
+	type future struct {
+		log    raft.Log
+		answer [1 << 10]byte
+	}
+	c, _ := newCountingCache(1<<40, 1<<40, 4096)
+	f := &future{log: raft.Log{Index: 1, Term: 1}}
+	if err := c.StoreLog(&f.log); err != nil {
+		t.Fatal(err)
+	}
+	gone := make(chan struct{})
+	runtime.AddCleanup(f, func(struct{}) { close(gone) }, struct{}{})
+	f = nil
+	c.LogStore = nil // the one in memory holds it too
+	for n := 0; ; n++ {
+		runtime.GC()
+		select {
+		case <-gone:
+			c.read(t, 1)
+			return
+		case <-time.After(time.Millisecond): // cleanups run beside us
+		}
+		if n == 5000 {
+			t.Fatal("the future is still in memory")
+		}
 	}
 }
 
