@@ -79,13 +79,14 @@ type Config struct {
 	MaxConnections int
 	// MaxStreams bounds the calls under way on one gRPC connection, 1024.
 	MaxStreams int
-	// MaxPerStream bounds the submissions under way in one SubmitMany stream, 16384;
+	// MaxPerStream bounds the submissions under way in one SubmitMany stream, 32768;
 	// what is beyond is read when others were answered. Large enough for those
-	// that wait for a participant which does not answer, beside all others.
+	// that wait for a participant which does not answer, of which the coordinator takes
+	// 16384, beside as many others.
 	MaxPerStream int
-	// MaxCalls bounds the mutating calls under way at this node, 16384, whether
-	// they run or wait for a leader. Each costs its request, and a goroutine unless it is
-	// a submission of a stream.
+	// MaxCalls bounds the mutating calls under way at this node, 32768 for the same
+	// reason, whether they run or wait for a leader. Each costs its request, and a
+	// goroutine unless it is a submission of a stream.
 	MaxCalls int
 	// MaxWatches bounds the Watch streams of this node, 1024.
 	MaxWatches int
@@ -98,8 +99,8 @@ func (c Config) withDefaults() Config {
 	c.MaxRequestBytes = orDefault(c.MaxRequestBytes, 4<<20)
 	c.MaxConnections = orDefault(c.MaxConnections, 4096)
 	c.MaxStreams = orDefault(c.MaxStreams, 1024)
-	c.MaxPerStream = orDefault(c.MaxPerStream, 16384)
-	c.MaxCalls = orDefault(c.MaxCalls, 16384)
+	c.MaxPerStream = orDefault(c.MaxPerStream, 32768)
+	c.MaxCalls = orDefault(c.MaxCalls, 32768)
 	c.MaxWatches = orDefault(c.MaxWatches, 1024)
 	if c.Logger == nil {
 		c.Logger = hclog.NewNullLogger()

@@ -40,6 +40,16 @@ func TestConfigTellsEveryProblem(t *testing.T) {
 	}
 }
 
+// R14: those who wait for a participant that does not answer, as many as the coordinator
+// takes, leave room for all others, at the node and in a stream.
+func TestDefaultsLeaveRoomBesideAParticipantThatIsDown(t *testing.T) {
+	const quota = 16384 // of coordinator.Config.MaxUnfinishedPerParticipant
+	c := Config{}.withDefaults()
+	if c.MaxCalls < 2*quota || c.MaxPerStream < 2*quota {
+		t.Errorf("%d calls at a node and %d in a stream, and one participant takes %d", c.MaxCalls, c.MaxPerStream, quota)
+	}
+}
+
 func TestHealthFollowsLeadership(t *testing.T) {
 	n := (&world{}).serve(t, "n1", nil)
 	h := healthv1.NewHealthClient(n.dial(t))
