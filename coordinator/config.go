@@ -18,9 +18,10 @@ type Config struct {
 	MaxTimeout            time.Duration
 	MaxInteractiveTimeout time.Duration
 
-	// PrepareTimeout bounds the prepares of a transaction, 10s from when the first of
-	// them leaves, and DeliveryTimeout one commit or abort call, 5s, and up to a
-	// sixteenth more. Prepares are also bounded by their transaction's time.
+	// PrepareTimeout bounds a prepare, 10s from when it leaves, or, among those of a
+	// transaction that have a goroutine, from when the first of them leaves; and
+	// DeliveryTimeout one commit or abort call, 5s, and up to a sixteenth more. Prepares
+	// are also bounded by their transaction's time.
 	PrepareTimeout  time.Duration
 	DeliveryTimeout time.Duration
 
@@ -37,9 +38,9 @@ type Config struct {
 	MaxUndecidedBytes int
 
 	// PreparesInFlight and DeliveriesInFlight bound the calls under way to one
-	// participant, 256 each; each is a goroutine. Prepares and deliveries have
-	// rooms of their own, because a prepare may wait for a lock that only a
-	// delivery frees.
+	// participant, 256 each; each is a goroutine where the participant is no
+	// participants.Starter. Prepares and deliveries have rooms of their own, because a
+	// prepare may wait for a lock that only a delivery frees.
 	PreparesInFlight   int
 	DeliveriesInFlight int
 

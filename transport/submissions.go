@@ -19,9 +19,8 @@ import (
 
 // This file is the server's end of SubmitMany. Three kinds of goroutines serve a
 // stream: its handler receives and starts what this node can carry out, the crew does
-// the rest, and one sends. Whatever is
-// ready when the last frame has left is the next one, so that frames grow with
-// the load, and a single answer leaves at once.
+// the rest, and one sends. Whatever is ready when the last frame has left is the next
+// one, so that frames grow with the load, and a single answer leaves at once.
 
 const (
 	// maxAnswersPerFrame keeps a frame of answers, of some KiB each at the most,
@@ -71,7 +70,8 @@ func (s *transactions) SubmitMany(stream grpc.BidiStreamingServer[decreev1.Submi
 	return err
 }
 
-// receive hands submissions to the crew until the client closes its side.
+// receive starts submissions, or hands them to the crew, until the client closes its
+// side.
 func (m *submissions) receive() error {
 	for {
 		frame, err := m.stream.Recv()

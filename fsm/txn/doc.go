@@ -23,7 +23,8 @@
 //
 // The commit point of a transaction is the moment [Step] applies a [Decide]
 // command. A crash just before it leaves the transaction Preparing, and the next
-// leader prepares it again; a crash just after it leaves it Committing or
-// Aborting, and the next leader delivers that decision. Nothing else in decree
-// makes an outcome.
+// leader prepares it again, or unknown, where its staging was on its way too, and
+// what it prepared ends by a retry or as an orphan; a crash just after it leaves it
+// Committing or Aborting, and the next leader delivers that decision. Nothing else in
+// decree makes an outcome.
 package txn
