@@ -61,7 +61,7 @@ func TestOvernight(t *testing.T) {
 		if morning.heap > evening.heap*115/100+little || morning.disk > evening.disk*115/100+little {
 			t.Errorf("in the evening %v, in the morning %v", evening, morning)
 		}
-		if perTransaction := (morning.heap - little) / morning.finished; perTransaction > 600 && *overnight >= 1_000_000 {
+		if perTransaction := (morning.heap - little) / morning.finished; perTransaction > 450 && *overnight >= 1_000_000 {
 			t.Errorf("%d bytes of memory for each transaction kept", perTransaction)
 		}
 		if got := n.Machine.Stats().Unfinished; got != n.open {
