@@ -129,11 +129,23 @@ func (n *Node) trail() {
 	if r == nil {
 		return // it is being opened
 	}
-	conf := r.ReloadableConfig()
-	conf.TrailingLogs = trailing
-	if err := r.ReloadConfig(conf); err != nil {
+	err := n.reconfigure(r, func(c *raft.ReloadableConfig) { c.TrailingLogs = trailing })
+	if err != nil {
 		n.log.Warn("the log behind the snapshot is not bounded by its bytes", "error", err)
 	}
+}
+
+// reconfigure changes what Raft can be told while it runs. It is told all of it at a
+// time, so that two who change something must not do so at once.
+func (n *Node) reconfigure(r *raft.Raft, change func(*raft.ReloadableConfig)) error {
+	n.reconfiguring.Lock()
+	defer n.reconfiguring.Unlock()
+	c := r.ReloadableConfig()
+	before := c
+	if change(&c); c == before {
+		return nil
+	}
+	return r.ReloadConfig(c)
 }
 
 // logCache is Raft's log with its last entries in memory, like raft.LogCache, but

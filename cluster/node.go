@@ -42,6 +42,8 @@ type Node struct {
 	cancel context.CancelFunc
 	work   sync.WaitGroup // the node's own goroutines; they end with ctx
 
+	reconfiguring sync.Mutex // held while Raft's configuration is read and written back
+
 	mu        sync.Mutex
 	raft      *raft.Raft     // written once by start, under mu; nil before
 	closed    bool           // guarded by mu: no new proposals

@@ -51,12 +51,10 @@ func (n *Node) considerSilence(began time.Time) time.Duration {
 
 // setHeartbeatTimeout sets Raft's; its election timeout may not be less.
 func (n *Node) setHeartbeatTimeout(d time.Duration) {
-	c := n.raft.ReloadableConfig()
-	if c.HeartbeatTimeout == d {
-		return
-	}
-	c.HeartbeatTimeout, c.ElectionTimeout = d, max(d, n.cfg.ElectionTimeout)
-	if err := n.raft.ReloadConfig(c); err != nil {
+	err := n.reconfigure(n.raft, func(c *raft.ReloadableConfig) {
+		c.HeartbeatTimeout, c.ElectionTimeout = d, max(d, n.cfg.ElectionTimeout)
+	})
+	if err != nil {
 		n.log.Error("setting the heartbeat timeout failed", "error", err)
 	}
 }
