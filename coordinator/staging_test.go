@@ -78,3 +78,21 @@ func TestStagingIsHeldBriefly(t *testing.T) {
 		<-late.done
 	})
 }
+
+// R14: a prepare that is under way when its transaction is decided gives its place in
+// the lane to the next one, whether its participant ever answers or not.
+func TestDecisionFreesThePlacesOfPrepares(t *testing.T) {
+	run(t, Config{PreparesInFlight: 1, PrepareTimeout: time.Hour}, func(r *rig) {
+		stuck, next := r.id(), r.id()
+		r.fakes["a"].Script(prepareOp, stuck, participanttest.Answer{Hold: make(chan struct{})})
+		r.fakes["b"].Script(prepareOp, stuck, participanttest.Answer{Vote: participants.No("no")})
+		res, err := r.run(background, transfer(stuck, "a", "b"))
+		r.mustDecide(res, err, txn.Abort)
+		began := time.Now()
+		res, err = r.run(background, transfer(next, "a"))
+		r.mustDecide(res, err, txn.Commit)
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("the next one waited %s", took)
+		}
+	})
+}
