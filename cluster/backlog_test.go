@@ -89,8 +89,8 @@ func TestTheCacheIsBoundedInBytes(t *testing.T) {
 // and with it the state machine's answer, and the cache lets go of both.
 func TestTheCacheHoldsNoAnswers(t *testing.T) {
 	type future struct {
-		log    raft.Log
-		answer [1 << 10]byte
+		log raft.Log
+		_   [1 << 10]byte // the answer
 	}
 	c, _ := newCountingCache(1<<40, 1<<40, 4096)
 	f := &future{log: raft.Log{Index: 1, Term: 1}}
