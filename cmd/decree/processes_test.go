@@ -58,18 +58,6 @@ var builds = struct {
 	done map[string]string
 }{done: map[string]string{}}
 
-func TestMain(m *testing.M) {
-	dir, err := os.MkdirTemp("", "decree-build-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	builds.dir = dir
-	code := m.Run()
-	os.RemoveAll(dir)
-	os.Exit(code)
-}
-
 // process is a child that the test started and may kill, stop and restart.
 type process struct {
 	t    testing.TB
