@@ -125,8 +125,17 @@ func TestUsage(t *testing.T) {
 	}{
 		{[]string{"nonsense"}, `unknown command "nonsense" for "decree"`},
 		{[]string{"tx", "submti"}, "did you mean submit?"},
-		{[]string{"tx", "show"}, "accepts 1 arg"},
+		{[]string{"tx", "show"}, "missing TXID"},
 		{[]string{"tx", "submit", "--nonsense"}, "unknown flag"},
+		{[]string{"tx", "submit", "--brnach", "x"}, "unknown flag --brnach; did you mean --branch?"},
+		{[]string{"tx", "submit", "-z"}, "unknown flag -z"},
+		{[]string{"tx", "submit", "--txid"}, "--txid: missing its value"},
+		{[]string{"tx", "list", "--limit", "many"}, `--limit "many": want a whole number`},
+		{[]string{"tx", "list", "--damaged=maybe"}, `--damaged "maybe": want true or false`},
+		{[]string{"tx", "show", "a", "b"}, `too many arguments, from "b" on`},
+		{[]string{"tx", "list", "a"}, `too many arguments, from "a" on`},
+		{[]string{"tx", "show"}, "decree tx show TXID"},
+		{[]string{"tx", "list", "--color", "pink"}, `--color "pink": want auto, always or never`},
 		{[]string{"tx", "submit", "-o", "xml"}, `--output "xml": want table or json`},
 		{[]string{"tx", "submit", "--branch", "bank-a"}, `--branch "bank-a": want participant=content`},
 		{[]string{"tx", "submit", "--branch", "bank-a={"}, "--branch bank-a: not JSON: it ends too early"},
@@ -135,12 +144,16 @@ func TestUsage(t *testing.T) {
 		{[]string{"tx", "submit", "--branch", "a=x", "--branch", "b=y"}, "2 problems"},
 		{[]string{"tx", "submit", "--branch", "a={}", "-f", "x"}, "none of the others can be"},
 		{[]string{"tx", "submit", "--wait", "forever"}, "want delivery or decision"},
-		{[]string{"tx", "submit", "--timeout", "soon"}, "invalid argument"},
+		{[]string{"tx", "submit", "--timeout", "soon"}, `--timeout "soon": want a duration`},
 		{[]string{"tx", "submit", "--patience", "-1s", "--branch", "a={}"}, "--patience -1s"},
 		{[]string{"tx", "submit", "-f", "-"}, "-: not a transaction: it ends too early"},
 		{[]string{"tx", "list", "--endpoints", "nowhere"}, `endpoint "nowhere": want host:port`},
 		{[]string{"tx", "list", "--state", "lost"}, `--state "lost": want one of active, preparing`},
 		{[]string{"tx", "list", "--limit", "0"}, "--limit 0"},
+		{[]string{"tx", "list", "--since", "yesterday"}, `--since "yesterday": want a time back`},
+		{[]string{"tx", "list", "--since", "-5m"}, "lies in the future"},
+		{[]string{"tx", "list", "--since", "5m", "--before", "10m"}, "nothing can be found"},
+		{[]string{"tx", "list", "--unfinished", "--state", "aborted"}, "none of the others can be"},
 		{[]string{"tx", "enlist", someTxID}, "nothing to enlist"},
 		{[]string{"tx", "commit", someTxID, "--vote", "1=maybe"}, `--vote "1=maybe": want branch=vote`},
 		{[]string{"tx", "commit", someTxID, "--vote", "0=commit"}, `--vote "0=commit": want branch=vote`},
@@ -150,7 +163,7 @@ func TestUsage(t *testing.T) {
 		{[]string{"participant", "put", "x", "--driver", "postgres", "--dsn", "env:X", "--config", `{"dsn":"env:Y"}`}, `--config has "dsn", and a flag too`},
 		{[]string{"participant", "put", "x", "--driver", "postgres", "--dsn", "env:X", "--catalogue", "[]"}, "--catalogue: want a JSON object"},
 		{[]string{"participant", "put", "x", "--url", "https://a", "--target", "a:1"}, "none of the others can be"},
-		{[]string{"cluster", "add", "n4"}, "accepts 2 arg"},
+		{[]string{"cluster", "add", "n4"}, "missing RAFT-ADDRESS"},
 	}
 	for _, tt := range tests {
 		t.Run(strings.Join(tt.args, " "), func(t *testing.T) {
@@ -257,8 +270,8 @@ func TestShow(t *testing.T) {
 	for _, want := range []string{
 		"state    committing (committed, delivery pending)\n",
 		"kind     one-shot\n", "timeout  15s\n", "(entry 11, epoch 3)\n",
-		"1       bank-a       commit     done     -         -     -\n",
-		"2       courier      read-only  -        7         -     down\\n\n",
+		"1       bank-a       commit     done            -  -     -\n",
+		"2       courier      read-only  -               7  -     down\\n\n",
 	} {
 		if !strings.Contains(got.stdout, want) {
 			t.Errorf("%q is not in:\n%s", want, got.stdout)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"time"
@@ -46,6 +47,7 @@ func (p *program) connected(run call) func(*cobra.Command, []string) error {
 		}
 		ctx, cancel := context.WithTimeout(ctx, p.dial.patience)
 		defer cancel()
+		defer p.progress(fmt.Sprintf("waiting for the cluster, at most %s", p.dial.patience))()
 		return run(ctx, c, args)
 	})
 }

@@ -83,7 +83,9 @@ func (p *program) dev(ctx context.Context, flags devFlags) (err error) {
 	err = p.introduce(ctx, daemons, dir)
 	if err == nil {
 		<-ctx.Done()
-		p.out.linef("stopping")
+		if p.out.format != formatJSON {
+			p.out.linef("stopping")
+		}
 	} else if ctx.Err() != nil {
 		err = nil
 	}
@@ -211,8 +213,33 @@ func (p *program) introduce(ctx context.Context, daemons []*daemon.Daemon, dir s
 			return fmt.Errorf("register %s: %w", participant.GetName(), err)
 		}
 	}
-	p.out.write([]byte(p.introduction(daemons, endpoints, dir)))
+	if p.out.format == formatJSON {
+		p.out.object(devReport(daemons, dir))
+	} else {
+		p.out.write([]byte(p.introduction(daemons, endpoints, dir)))
+	}
 	return nil
+}
+
+// devReport is the introduction for programs.
+func devReport(daemons []*daemon.Daemon, dir string) any {
+	type node struct {
+		ID   string `json:"id"`
+		GRPC string `json:"grpc"`
+		HTTP string `json:"http"`
+	}
+	report := struct {
+		Nodes        []node   `json:"nodes"`
+		Participants []string `json:"participants"`
+		Data         string   `json:"data"`
+	}{Data: dir}
+	for i, d := range daemons {
+		report.Nodes = append(report.Nodes, node{fmt.Sprintf("n%d", i+1), d.GRPC.String(), d.HTTP.String()})
+	}
+	for _, participant := range devParticipants(dir) {
+		report.Participants = append(report.Participants, participant.GetName())
+	}
+	return report
 }
 
 func devParticipants(dir string) []*decreev1.Participant {

@@ -102,7 +102,7 @@ func (p *program) report(err error) int {
 	} else {
 		fmt.Fprintf(p.stderr, "decree: %s\n", strings.Join(problems, ""))
 	}
-	if hint := hintFor(err); hint != "" {
+	if hint := p.hint(err); hint != "" {
 		fmt.Fprintf(p.stderr, "  %s\n", hint)
 	}
 	return code
@@ -113,10 +113,11 @@ func (p *program) reportJSON(err error, exit int) {
 	report := struct {
 		Error    string   `json:"error"`
 		Problems []string `json:"problems,omitempty"`
+		Hint     string   `json:"hint,omitempty"`
 		Reason   string   `json:"reason,omitempty"`
 		TxID     string   `json:"txid,omitempty"`
 		Exit     int      `json:"exit"`
-	}{Exit: exit}
+	}{Exit: exit, Hint: p.hint(err)}
 	problems := flatten(err)
 	report.Error = strings.Join(problems, "; ")
 	if len(problems) > 1 {
@@ -135,12 +136,36 @@ func (p *program) reportJSON(err error, exit int) {
 	_ = encoder.Encode(report) // stderr is the last resort
 }
 
+// hint says what to do next, where that is known.
+func (p *program) hint(err error) string {
+	if h := hintFor(err); h != "" {
+		return h
+	}
+	return usageHint(p.mistaken)
+}
+
 // hintFor says what to do next, where that is known.
 func hintFor(err error) string {
 	var unknown *client.UnknownError
 	switch {
 	case errors.As(err, &unknown):
 		return "ask again: decree tx inquire " + safe(unknown.TxID) + "  (or submit again with --txid " + safe(unknown.TxID) + ")"
+	case errors.Is(err, client.ErrNotFound):
+		return "decree tx list shows what is known; decree tx inquire TXID sees to it that an unknown one never runs"
+	case errors.Is(err, client.ErrUnknownParticipant):
+		return "decree participant list shows those that are registered"
+	case errors.Is(err, client.ErrUnknownNode):
+		return "decree cluster status shows the nodes"
+	case errors.Is(err, client.ErrReused):
+		return "every transaction needs a txid of its own: leave --txid out for a new one"
+	case errors.Is(err, client.ErrParticipantInUse):
+		return "decree tx list --unfinished --participant NAME shows what touches it"
+	case errors.Is(err, client.ErrFuture):
+		return "the txid was made by a clock that is ahead of the cluster's: compare date here with decree doctor there"
+	case errors.Is(err, client.ErrNodeUnreachable):
+		return "is the node started with --join, and is its --raft-addr reachable from the leader?"
+	case errors.Is(err, client.ErrWatchLagged):
+		return "too much happened for this reader: decree tx list tells the present, and tx watch TXID one transaction"
 	case errors.Is(err, client.ErrUnavailable):
 		return "is a cluster running at these endpoints? (--endpoints, DECREE_ENDPOINTS)"
 	case errors.Is(err, daemon.ErrPortInUse):

@@ -7,7 +7,6 @@ import (
 	"io"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -35,10 +34,17 @@ func (f *format) Set(s string) error { *f = format(s); return nil }
 type printer struct {
 	w      io.Writer
 	format format
+	colour colouring
+	tinted bool   // set by check
+	first  func() // called before anything is written, if set
 	err    error
 }
 
 func (p *printer) check() error {
+	if err := p.colour.check(); err != nil {
+		return err
+	}
+	p.tinted = p.colour.on(p.w)
 	if p.format != formatTable && p.format != formatJSON {
 		bad := p.format
 		p.format = formatTable
@@ -50,6 +56,9 @@ func (p *printer) check() error {
 func (p *printer) write(b []byte) {
 	if p.err != nil {
 		return
+	}
+	if p.first != nil {
+		p.first()
 	}
 	_, p.err = p.w.Write(b)
 }
@@ -98,46 +107,64 @@ func (p *printer) object(v any) {
 	p.write(b.Bytes())
 }
 
+// emptyCell stands where a cell is empty.
+const emptyCell = "-"
+
 // table writes rows under a header, in columns.
 func (p *printer) table(header []string, rows [][]string) {
-	var b bytes.Buffer
-	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	for _, row := range append([][]string{header}, rows...) {
-		for i, cell := range row {
-			if cell == "" {
-				cell = "-"
-			}
-			if i > 0 {
-				fmt.Fprint(w, "\t")
-			}
-			fmt.Fprint(w, safe(cell))
-		}
-		fmt.Fprintln(w)
+	p.write(p.laidOut(header, rows))
+}
+
+func (p *printer) laidOut(header []string, rows [][]string) []byte {
+	lines := [][]cell{nil}
+	for _, name := range header {
+		lines[0] = append(lines[0], cell{name, bold})
 	}
-	_ = w.Flush() // into memory
-	p.write(trimLines(b.Bytes()))
+	for _, row := range rows {
+		var line []cell
+		for i, text := range row {
+			c := cell{safe(text), tintOf(strings.ToLower(header[i]), text)}
+			if text == "" {
+				c.text = emptyCell
+			}
+			line = append(line, c)
+		}
+		lines = append(lines, line)
+	}
+	return layOut(lines, p.tinted)
 }
 
 // fields writes name and value, a line each; values that are empty are left out.
 func (p *printer) fields(pairs ...string) {
-	var b bytes.Buffer
-	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	for i := 0; i+1 < len(pairs); i += 2 {
-		if pairs[i+1] != "" {
-			fmt.Fprintf(w, "%s\t%s\n", pairs[i], safe(pairs[i+1]))
-		}
-	}
-	_ = w.Flush()
-	p.write(trimLines(b.Bytes()))
+	p.write(p.laidOutFields(pairs...))
 }
 
-// trimLines drops the padding at the ends of lines.
-func trimLines(b []byte) []byte {
-	lines := strings.Split(string(b), "\n")
-	for i, line := range lines {
-		lines[i] = strings.TrimRight(line, " ")
+func (p *printer) laidOutFields(pairs ...string) []byte {
+	width := 0
+	for i := 0; i+1 < len(pairs); i += 2 {
+		if pairs[i+1] != "" {
+			width = max(width, displayWidth(pairs[i]))
+		}
 	}
-	return []byte(strings.Join(lines, "\n"))
+	var b strings.Builder
+	for i := 0; i+1 < len(pairs); i += 2 {
+		name, value := pairs[i], pairs[i+1]
+		if value == "" {
+			continue
+		}
+		b.WriteString(name + strings.Repeat(" ", width-displayWidth(name)) + columnGap)
+		first, _, _ := strings.Cut(value, " (")
+		b.WriteString(p.paint(tintOf(name, first), safe(value)) + "\n")
+	}
+	return []byte(b.String())
+}
+
+// paint colours text that is safe, where colours are wanted.
+func (p *printer) paint(t tint, text string) string {
+	if !p.tinted {
+		return text
+	}
+	return t.paint(text)
 }
 
 // safe makes text from outside fit to show: control characters, and others that

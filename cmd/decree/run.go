@@ -15,7 +15,10 @@ To try it: "decree dev" runs three nodes and a few participants in this terminal
 and prints what to type in another.
 
 Exit codes:
-` + exitCodeHelp
+` + exitCodeHelp + `
+
+"decree help output" says what -o json prints. Set NO_COLOR, or --color never, where
+colours are not wanted.`
 
 // Run is the whole program but for its signals: ctx ends when it is asked to
 // stop. It returns the exit code.
@@ -23,13 +26,15 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	p := &program{stdin: stdin, out: &printer{w: stdout, format: formatTable}, stderr: stderr}
 	root := p.command()
 	p.markStart(root)
+	sayMistakes(root)
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err != nil && !p.started {
+		p.mistaken = cmd
 		err = &usageError{err}
 	}
 	if err == nil {
@@ -44,8 +49,9 @@ type program struct {
 	out    *printer
 	stderr io.Writer
 
-	started bool      // the command line was understood and a command began
-	dial    dialFlags // for the commands that talk to a cluster
+	started  bool           // the command line was understood and a command began
+	mistaken *cobra.Command // whose command line was not
+	dial     dialFlags      // for the commands that talk to a cluster
 }
 
 func (p *program) command() *cobra.Command {
@@ -61,6 +67,8 @@ func (p *program) command() *cobra.Command {
 	}
 	root.PersistentFlags().VarP(&p.out.format, "output", "o", "table for people, json for programs")
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
+	root.PersistentFlags().Var(&p.out.colour, "color", "colour for people: auto (on a terminal, unless NO_COLOR is set), always or never")
+	_ = root.RegisterFlagCompletionFunc("color", cobra.FixedCompletions(colourings, cobra.ShellCompDirectiveNoFileComp))
 	root.AddCommand(
 		p.serverCommand(),
 		p.devCommand(),
@@ -71,6 +79,7 @@ func (p *program) command() *cobra.Command {
 		p.benchCommand(),
 		p.demoCommand(),
 		p.versionCommand(),
+		outputTopic(),
 	)
 	root.AddCommand(p.testCommands()...)
 	return asGroup(root)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -30,6 +31,7 @@ import (
 //	txid NAME       a new transaction id, in $NAME
 //	decree ARGS     the program must end with 0
 //	exits N ARGS    the program must end with N
+//	terminal ARGS   run the program on a terminal; stdout is what is seen there
 //	fold            stdout with its columns one space apart, where their widths vary
 //	until RE ARGS   run the program until its output matches
 //
@@ -48,13 +50,14 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"cluster": scriptCluster,
-			"node":    scriptNode,
-			"txid":    scriptTxID,
-			"decree":  func(ts *testscript.TestScript, _ bool, args []string) { scriptRun(ts, 0, args) },
-			"exits":   scriptExits,
-			"fold":    scriptFold,
-			"until":   scriptUntil,
+			"cluster":  scriptCluster,
+			"node":     scriptNode,
+			"txid":     scriptTxID,
+			"decree":   func(ts *testscript.TestScript, _ bool, args []string) { scriptRun(ts, 0, args) },
+			"exits":    scriptExits,
+			"terminal": scriptTerminal,
+			"fold":     scriptFold,
+			"until":    scriptUntil,
 		},
 	})
 }
@@ -92,6 +95,46 @@ func scriptExits(ts *testscript.TestScript, _ bool, args []string) {
 	scriptRun(ts, want, args[1:])
 }
 
+// scriptTerminal runs the program on a terminal. A command that does not end by itself
+// has its last argument, for=RE, and gets an interrupt once that was seen.
+func scriptTerminal(ts *testscript.TestScript, _ bool, args []string) {
+	master, tty, err := openTerminal(100, 30)
+	if errors.Is(err, errors.ErrUnsupported) {
+		return
+	}
+	ts.Check(err)
+	defer master.Close()
+	var until *regexp.Regexp
+	if pattern, ok := strings.CutPrefix(args[len(args)-1], "for="); ok {
+		until, args = regexp.MustCompile(pattern), args[:len(args)-1]
+	}
+	program, err := exec.LookPath(programName)
+	ts.Check(err)
+	cmd := exec.Command(program, args...)
+	cmd.Dir = ts.MkAbs(".")
+	for _, name := range []string{endpointsEnv, "HOME", "PATH", "TERM", "NO_COLOR", "TZ"} {
+		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
+	}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
+	ts.Check(cmd.Start())
+	tty.Close()
+	var seen strings.Builder
+	for buffer := make([]byte, 4096); ; {
+		n, err := master.Read(buffer) // fails once the program has ended
+		seen.Write(buffer[:n])
+		if until != nil && until.MatchString(seen.String()) {
+			until = nil
+			ts.Check(cmd.Process.Signal(os.Interrupt))
+		}
+		if err != nil {
+			break
+		}
+	}
+	err = cmd.Wait()
+	fmt.Fprint(ts.Stdout(), steadyOf(ts).text(strings.ReplaceAll(seen.String(), "\r\n", "\n")))
+	ts.Check(err)
+}
+
 var spaces = regexp.MustCompile(`  +`)
 
 func scriptFold(ts *testscript.TestScript, _ bool, _ []string) {
@@ -126,25 +169,28 @@ func scriptStart(ts *testscript.TestScript, args ...string) (stdout *lockedBuffe
 	go func() { end <- Run(ctx, args, strings.NewReader(""), &out, &stderr) }()
 	ts.Defer(func() {
 		stop()
-		<-end
+		end <- <-end
 	})
 	return &out, end
 }
 
-var devLine = regexp.MustCompile(`n(\d)  gRPC (\S+)  HTTP http://(\S+)`)
-
 func scriptCluster(ts *testscript.TestScript, _ bool, _ []string) {
-	out, _ := scriptStart(ts, "dev", "--port", "0", "--log-level", "off")
-	for deadline := time.Now().Add(patience); !strings.Contains(out.String(), "Stop with ctrl-C"); time.Sleep(pollPause) {
-		if time.Now().After(deadline) {
+	out, ended := scriptStart(ts, "dev", "--port", "0", "--log-level", "off", "-o", "json")
+	var dev struct {
+		Nodes []struct{ ID, GRPC, HTTP string }
+	}
+	for deadline := time.Now().Add(patience); ; time.Sleep(pollPause) {
+		if err := json.Unmarshal([]byte(out.String()), &dev); err == nil {
+			break
+		}
+		if len(ended) > 0 || time.Now().After(deadline) {
 			ts.Fatalf("no cluster:\n%s", out.String())
 		}
 	}
 	var endpoints []string
-	for _, node := range devLine.FindAllStringSubmatch(out.String(), -1) {
-		endpoints = append(endpoints, node[2])
-		steadyOf(ts).ports(node[1], "", node[2], node[3])
-		ts.Setenv("HTTP"+node[1], node[3])
+	for _, node := range dev.Nodes {
+		endpoints = append(endpoints, node.GRPC)
+		steadyOf(ts).ports(node.ID[1:], "", node.GRPC, node.HTTP)
 	}
 	ts.Setenv(endpointsEnv, strings.Join(endpoints, ","))
 }

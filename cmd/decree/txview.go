@@ -71,41 +71,45 @@ func (p *program) showTransaction(t *decreev1.Transaction) {
 }
 
 func (p *program) listCommand() *cobra.Command {
-	var states []string
-	var filter client.Filter
+	var f listFlags
 	var limit int
 	var quiet bool
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "list transactions, youngest first",
-		Args:  cobra.NoArgs,
+		Example: "  decree tx list --unfinished --before 5m\n" +
+			"  decree tx list --damaged -o json\n" +
+			"  decree tx list --participant bank-a --state aborted --since 1h",
+		Args: cobra.NoArgs,
 		RunE: p.connected(func(ctx context.Context, c *client.Client, _ []string) error {
-			var err error
-			if filter.States, err = parseStates(states); err != nil {
-				return err
-			}
 			if limit < 1 {
 				return usagef("--limit %d: must be more than zero", limit)
 			}
-			return p.list(ctx, c, filter, limit, quiet)
+			if err := f.resolve(); err != nil {
+				return err
+			}
+			return p.list(ctx, c, &f, limit, quiet)
 		}),
 	}
-	flags := cmd.Flags()
-	flags.StringSliceVar(&states, "state", nil, "only these `states`: "+strings.Join(stateNames(), ", "))
-	flags.StringVar(&filter.Participant, "participant", "", "only those with a branch at this `participant`")
-	flags.BoolVar(&filter.Damaged, "damaged", false, "only those of which a branch went against the decision")
-	flags.IntVar(&limit, "limit", defaultListLimit, "at most this many")
-	flags.BoolVarP(&quiet, "quiet", "q", false, "print the txids only")
-	_ = cmd.RegisterFlagCompletionFunc("state", cobra.FixedCompletions(stateNames(), cobra.ShellCompDirectiveNoFileComp))
+	f.register(cmd)
+	cmd.Flags().IntVar(&limit, "limit", defaultListLimit, "at most this many")
+	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "print the txids only")
 	return cmd
 }
 
-func (p *program) list(ctx context.Context, c *client.Client, filter client.Filter, limit int, quiet bool) error {
+func (p *program) list(ctx context.Context, c *client.Client, f *listFlags, limit int, quiet bool) error {
 	var found []*decreev1.Transaction
 	more := false
-	for t, err := range c.List(ctx, filter) {
+	for t, err := range c.List(ctx, f.filter) {
 		if err != nil {
 			return err
+		}
+		wanted, last := f.judge(t)
+		if last {
+			break
+		}
+		if !wanted {
+			continue
 		}
 		if more = len(found) == limit; more {
 			break
