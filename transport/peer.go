@@ -142,7 +142,7 @@ func newPeerLine(conn *grpc.ClientConn) *peerLine {
 // submit sends a submission to the leader over a connection to it.
 func (p *peerLink) submit(ctx context.Context, conn *grpc.ClientConn, req *decreev1.SubmitRequest) (*decreev1.Result, error) {
 	if l := p.lines.Load(); l != nil && l.conn == conn {
-		r, err := l.Submit(ctx, req)
+		r, err := l.Submit(ctx, nil, req) // whose reign ends ctx
 		var broken *submitmany.BrokenError
 		switch {
 		case errors.Is(err, submitmany.ErrByCall):

@@ -96,7 +96,7 @@ func (c *Client) Submit(ctx context.Context, t Transaction) (Result, error) {
 	}
 	k := &call{txid: req.Txid}
 	result, err := pursue(ctx, c, k, func(ctx context.Context, at choice) (*decreev1.Result, error) {
-		if result, err := at.line.Submit(ctx, req); !errors.Is(err, submitmany.ErrByCall) {
+		if result, err := at.line.Submit(ctx, at.reign, req); !errors.Is(err, submitmany.ErrByCall) {
 			return result, err
 		}
 		answer, err := attempt(ctx, at.endpoint, at.reign, func(ctx context.Context, conn *grpc.ClientConn) (*decreev1.SubmitResponse, error) {

@@ -54,6 +54,7 @@ type endpoint struct {
 type endpoints struct {
 	// set once by newEndpoints
 	all    []*endpoint
+	life   context.Context // ends with the client
 	cancel context.CancelFunc
 	work   sync.WaitGroup // the health streams
 
@@ -71,7 +72,7 @@ var errDeposed = errors.New("another node leads now")
 
 func newEndpoints(addresses []string, options []grpc.DialOption) (*endpoints, error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &endpoints{cancel: cancel, news: make(chan struct{})}
+	p := &endpoints{life: ctx, cancel: cancel, news: make(chan struct{})}
 	p.reign, p.depose = context.WithCancel(context.Background())
 	for _, address := range addresses {
 		conn, err := grpc.NewClient(address, append(dialOptions(), options...)...)

@@ -68,7 +68,8 @@ func pursue[A any](ctx context.Context, c *Client, k *call, try func(ctx context
 		switch {
 		case !again:
 			return none, k.err
-		case k.mode == read && n >= readRounds*len(c.endpoints.all),
+		case c.endpoints.life.Err() != nil, // the client was closed
+			k.mode == read && n >= readRounds*len(c.endpoints.all),
 			!pause(ctx, n, after, at.news):
 			return none, k.giveUp(ctx)
 		}

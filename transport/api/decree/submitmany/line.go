@@ -59,16 +59,17 @@ type Line struct {
 	spare sync.Pool // of submissions that were answered
 
 	mu         sync.Mutex
-	closed     bool      // guarded by mu
-	stream     *stream   // guarded by mu; nil where none is open
-	callsUntil time.Time // no stream is opened before; guarded by mu
+	closed     bool                 // guarded by mu
+	stream     *stream              // takes submissions; nil where none does; guarded by mu
+	running    map[*stream]struct{} // it, and those that wait for their last answers; guarded by mu
+	callsUntil time.Time            // no stream is opened before; guarded by mu
 }
 
 // New makes a line over a connection. Its streams carry the outgoing metadata of ctx
 // and end with it. Before one is opened, ready waits until the connection is up; its
 // error is returned as it is.
 func New(ctx context.Context, conn *grpc.ClientConn, ready func(context.Context) error) *Line {
-	l := &Line{conn: conn, ready: ready}
+	l := &Line{conn: conn, ready: ready, running: make(map[*stream]struct{})}
 	l.life, l.end = context.WithCancel(ctx)
 	return l
 }
@@ -82,20 +83,23 @@ func (l *Line) Close() {
 	l.work.Wait()
 }
 
-// Cut ends the stream, if there is one, and with it the waiting for its answers. The
-// line stays open.
+// Cut ends every stream, and with it the waiting for its answers. The line stays
+// open.
 func (l *Line) Cut(cause error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.stream != nil {
-		l.stream.cut(cause)
+	for s := range l.running {
+		s.cut(cause)
 	}
 }
 
 // Submit sends a submission and waits for its answer, as the call Submit would. The
 // time that ctx has left travels with it. An error is the node's own status, a
 // [BrokenError], or ErrByCall.
-func (l *Line) Submit(ctx context.Context, req *decreev1.SubmitRequest) (*decreev1.Result, error) {
+//
+// Once reign has ended nothing is sent to the node: it may be one that hangs. Nil
+// does not end. Who ends it calls Cut next, for what was sent before.
+func (l *Line) Submit(ctx, reign context.Context, req *decreev1.SubmitRequest) (*decreev1.Result, error) {
 	size := sizeOf(req)
 	if size > maxBytes {
 		return nil, ErrByCall
@@ -106,7 +110,7 @@ func (l *Line) Submit(ctx context.Context, req *decreev1.SubmitRequest) (*decree
 	}
 	one.message.Request, one.size = req, size
 	one.until, _ = ctx.Deadline()
-	s, err := l.queue(ctx, one)
+	s, err := l.queue(ctx, reign, one)
 	if err == nil {
 		var kept bool
 		if kept, err = s.await(ctx, one); kept {
@@ -135,24 +139,27 @@ func sizeOf(req *decreev1.SubmitRequest) int {
 }
 
 // queue gives a submission to the stream, which may have to be opened.
-func (l *Line) queue(ctx context.Context, one *submission) (*stream, error) {
+func (l *Line) queue(ctx, reign context.Context, one *submission) (*stream, error) {
 	for {
-		s, err := l.open(ctx)
+		s, err := l.open(ctx, reign)
 		if err != nil {
 			return nil, err
 		}
-		if err := s.add(one); !errors.Is(err, errClosing) {
+		if err := s.add(one, reign); !errors.Is(err, errClosing) {
 			return s, err
 		}
 	}
 }
 
 // open is the stream, opened where there is none.
-func (l *Line) open(ctx context.Context) (*stream, error) {
+func (l *Line) open(ctx, reign context.Context) (*stream, error) {
 	if s, err := l.current(); s != nil || err != nil {
 		return s, err
 	}
-	if err := l.ready(ctx); err != nil {
+	if over(reign) {
+		return nil, &BrokenError{Err: errOver}
+	}
+	if err := l.connect(ctx, reign); err != nil {
 		return nil, err
 	}
 	l.mu.Lock()
@@ -165,9 +172,35 @@ func (l *Line) open(ctx context.Context) (*stream, error) {
 	}
 	s := &stream{line: l, ready: make(chan struct{}, 1), window: firstWindow}
 	ctx, s.cut = context.WithCancelCause(l.life)
-	l.work.Go(func() { s.run(ctx) })
-	l.stream = s
+	l.stream, l.running[s] = s, struct{}{}
+	l.work.Go(func() {
+		defer l.ended(s)
+		s.run(ctx)
+	})
 	return s, nil
+}
+
+// connect waits until the connection is up.
+func (l *Line) connect(ctx, reign context.Context) error {
+	if reign != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(reign, cancel)()
+	}
+	return l.ready(ctx)
+}
+
+// errOver is why nothing is sent to a node.
+var errOver = errors.New("another node is asked by now")
+
+func over(reign context.Context) bool { return reign != nil && reign.Err() != nil }
+
+// ended lets go of a stream that has.
+func (l *Line) ended(s *stream) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.running, s)
 }
 
 // current is the stream that is open, if there is one.

@@ -69,7 +69,7 @@ func TestWhatWasNotSentIsTold(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, many)
 	submit := func() {
-		_, err := line.Submit(ctx, request(200<<10))
+		_, err := line.Submit(ctx, nil, request(200<<10))
 		ended <- err
 	}
 	go submit()
@@ -129,7 +129,7 @@ func TestNonsenseIsNoAnswer(t *testing.T) {
 		}
 	})
 	for range 2 {
-		r, err := line.Submit(t.Context(), request(1))
+		r, err := line.Submit(t.Context(), nil, request(1))
 		var broken *BrokenError
 		if !errors.As(err, &broken) || !broken.Sent {
 			t.Errorf("got %v, %v", r, err)
@@ -172,7 +172,99 @@ func alike(got, want error) bool {
 func TestClosedLineLeavesItToCalls(t *testing.T) {
 	line := lineTo(t, func(wireEnd) error { return nil })
 	line.Close()
-	if _, err := line.Submit(t.Context(), request(1)); !errors.Is(err, ErrByCall) {
+	if _, err := line.Submit(t.Context(), nil, request(1)); !errors.Is(err, ErrByCall) {
+		t.Error(err)
+	}
+}
+
+// R5: who cuts the line waits for nothing more from the node, and that holds for a
+// stream that takes nothing more because the node said that it stops, and then hangs.
+func TestCutReachesDrainingStreams(t *testing.T) {
+	got, drain := make(chan struct{}, 1), make(chan struct{})
+	line := lineTo(t, func(stream wireEnd) error {
+		if _, err := stream.Recv(); err != nil {
+			return nil
+		}
+		got <- struct{}{}
+		<-drain
+		stream.Send(&decreev1.SubmitManyResponse{Draining: true})
+		<-stream.Context().Done()
+		return nil
+	})
+	ended := make(chan error, 1)
+	go func() {
+		_, err := line.Submit(t.Context(), nil, request(1))
+		ended <- err
+	}()
+	<-got
+	close(drain)
+	forgotten := func() bool {
+		line.mu.Lock()
+		defer line.mu.Unlock()
+		return line.stream == nil
+	}
+	for tick := time.NewTicker(time.Millisecond); !forgotten(); {
+		<-tick.C
+	}
+	line.Cut(errors.New("another leads"))
+	select {
+	case err := <-ended:
+		var broken *BrokenError
+		if !errors.As(err, &broken) || !broken.Sent {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("it still waits for the node")
+	}
+}
+
+// R5: a submission that comes too late for the cut is not queued, neither on the
+// stream that was cut nor on one that would be opened for it.
+func TestNothingIsQueuedOnceCut(t *testing.T) {
+	opened := make(chan struct{}, 2)
+	line := lineTo(t, func(stream wireEnd) error {
+		opened <- struct{}{}
+		<-stream.Context().Done()
+		return nil
+	})
+	reign, depose := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		_, err := line.Submit(t.Context(), reign, request(1))
+		ended <- err
+	}()
+	<-opened
+	depose()
+	line.Cut(errors.New("another leads"))
+	<-ended
+	for range 2 { // while the stream ends, and after that
+		_, err := line.Submit(t.Context(), reign, request(1))
+		var broken *BrokenError
+		if !errors.As(err, &broken) || broken.Sent {
+			t.Errorf("got %v; want that it was not sent", err)
+		}
+	}
+	if len(opened) > 0 {
+		t.Error("a stream was opened for what was not to be sent")
+	}
+}
+
+// The way to a node that does not answer, not even to a connection, is left as soon as
+// another node leads.
+func TestCutEndsTheWaitForAConnection(t *testing.T) {
+	line := lineTo(t, func(wireEnd) error { return nil })
+	waits := make(chan struct{})
+	line.ready = func(ctx context.Context) error {
+		close(waits)
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	reign, depose := context.WithCancel(t.Context())
+	go func() {
+		<-waits
+		depose()
+	}()
+	if _, err := line.Submit(t.Context(), reign, request(1)); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 }

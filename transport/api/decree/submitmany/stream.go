@@ -51,12 +51,16 @@ type stream struct {
 	free    []uint64      // the sequences without a submission; guarded by mu
 }
 
-// add queues a submission.
-func (s *stream) add(one *submission) error {
+// add queues a submission, unless reign has ended: whoever ends it cuts the stream
+// next, and with it what was added before.
+func (s *stream) add(one *submission, reign context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closing {
+	switch {
+	case s.closing:
 		return errClosing
+	case over(reign):
+		return &BrokenError{Err: errOver}
 	}
 	if n := len(s.free); n > 0 {
 		one.message.Sequence = s.free[n-1]
