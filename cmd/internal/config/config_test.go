@@ -171,6 +171,8 @@ func TestMistakes(t *testing.T) {
 		{"a log store that is none", append(enough, "--log-store", "pebble"), "", "log-store: \"pebble\": want one of boltdb, wal"},
 		{"log level", append(enough, "--log-level", "loud"), "", "log-level: \"loud\": want one of"},
 		{"negative time", append(enough, "--stop-timeout", "-1s"), "", "stop-timeout: -1s: must be more than zero"},
+		{"negative delay", append(enough, "--drain-delay", "-1s"), "", "drain-delay: -1s: must not be less than zero"},
+		{"delay for all of the stop", append(enough, "--drain-delay", "10s"), "", "drain-delay: 10s: must be less than stop-timeout, 10s"},
 		{"no room", append(enough, "--max-unfinished", "0"), "", "max-unfinished: 0: must be more than zero"},
 		{"a size past all bounds", append(enough, "--max-payload", "9999999GiB"), "", "want a size"},
 		{"a clock too fast", append(enough, "--leader-lease", "1ms"), "", "leader-lease: 1ms: must be at least 10ms"},

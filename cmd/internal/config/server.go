@@ -97,8 +97,10 @@ type Server struct {
 	DiskReserve  int
 
 	// StopTimeout bounds a graceful stop, in which leadership is handed over and
-	// calls under way are answered.
+	// calls under way are answered. For DrainDelay of it the node goes on as before,
+	// but for its health, which load balancers have to notice.
 	StopTimeout time.Duration
+	DrainDelay  time.Duration
 }
 
 // Default is what holds where nothing is said. Its addresses are loopback: to be
@@ -163,6 +165,7 @@ func (c *Server) settings() []setting {
 		{"disk-headroom", size(&c.DiskHeadroom), "admit no new transactions below these free `bytes` of the data directory"},
 		{"disk-reserve", size(&c.DiskReserve), "`bytes` of the disk that only this node's log may write, for decisions on a full one"},
 		{"stop-timeout", duration(&c.StopTimeout), "longest `time` of a graceful stop"},
+		{"drain-delay", duration(&c.DrainDelay), "serve for this `time` of a stop with health off, so that load balancers notice"},
 	}
 }
 
@@ -290,6 +293,12 @@ func (c Server) validateBounds(p *problems) {
 	}
 	if c.Retention > 0 && c.Retention < node.MinRetention {
 		p.add("retention", "%s: must be at least %s, longer than any client retries", c.Retention, showDuration(node.MinRetention))
+	}
+	if c.DrainDelay < 0 {
+		p.add("drain-delay", "%s: must not be less than zero", c.DrainDelay)
+	}
+	if c.StopTimeout > 0 && c.DrainDelay >= c.StopTimeout {
+		p.add("drain-delay", "%s: must be less than stop-timeout, %s, which it is part of", c.DrainDelay, c.StopTimeout)
 	}
 	p.ordered("leader-lease", c.LeaderLease, "heartbeat-timeout", c.HeartbeatTimeout)
 	p.ordered("heartbeat-timeout", c.HeartbeatTimeout, "election-timeout", c.ElectionTimeout)

@@ -10,6 +10,7 @@ import (
 	"net"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -182,10 +183,9 @@ func (d *Daemon) Abandon() {
 func (d *Daemon) stop(ctx context.Context) {
 	d.logger.Info("node stops", "node", d.cfg.NodeID)
 	d.server.Retire()
-	if d.node.Coordinator.Leads() && len(d.node.Cluster.Status().Members) > 1 {
-		if err := d.node.Cluster.TransferLeadership(ctx, ""); err != nil {
-			d.logger.Warn("leadership was not handed over", "node", d.cfg.NodeID, "error", err)
-		}
+	linger(ctx, d.cfg.DrainDelay)
+	if err := d.handOver(ctx); err != nil {
+		d.logger.Warn("leadership was not handed over", "node", d.cfg.NodeID, "error", err)
 	}
 	if err := d.server.Stop(ctx); err != nil {
 		d.logger.Warn("calls were cut", "node", d.cfg.NodeID, "error", err)
@@ -193,6 +193,45 @@ func (d *Daemon) stop(ctx context.Context) {
 	if err := d.node.Close(ctx); err != nil {
 		d.logger.Warn("closing the node", "node", d.cfg.NodeID, "error", err)
 	}
+}
+
+// linger returns after a time, or when ctx ends.
+func linger(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// handOver has another node lead, where this one does and there is another: the one
+// whose log is furthest, and where that one is down, any that is not.
+func (d *Daemon) handOver(ctx context.Context) error {
+	candidates := []string{""} // Raft's choice
+	for _, m := range d.node.Cluster.Status().Members {
+		if m.Voter && m.ID != d.cfg.NodeID {
+			candidates = append(candidates, m.ID)
+		}
+	}
+	if len(candidates) == 1 {
+		return nil
+	}
+	var errs []error
+	for _, id := range candidates {
+		if !d.node.Coordinator.Leads() || ctx.Err() != nil {
+			break
+		}
+		err := d.node.Cluster.TransferLeadership(ctx, id)
+		if err == nil {
+			return nil
+		}
+		errs = append(errs, err)
+	}
+	if !d.node.Coordinator.Leads() {
+		return nil
+	}
+	return errors.Join(errs...)
 }
 
 // listeners are the ports of the two servers.

@@ -28,10 +28,11 @@ const patience = 60 * time.Second
 
 // member is one node that runs.
 type member struct {
-	id    string
-	cfg   config.Server
-	stop  context.CancelFunc
-	ended chan error
+	id     string
+	cfg    config.Server
+	daemon *Daemon
+	stop   context.CancelFunc
+	ended  chan error
 }
 
 // startCluster runs three nodes with a simulated service, until the test ends.
@@ -69,7 +70,7 @@ func startCluster(t *testing.T) (members []*member, c *client.Client) {
 	for i, d := range daemons {
 		ctx, stop := context.WithCancel(context.Background())
 		m := members[i]
-		m.stop = stop
+		m.daemon, m.stop = d, stop
 		m.cfg.GRPCAddr = d.GRPC.String()
 		endpoints = append(endpoints, d.GRPC.String())
 		go func() { m.ended <- d.Run(ctx) }()
