@@ -117,7 +117,7 @@ func (p *process) alive() bool {
 // server is one coordinator node.
 type server struct {
 	*process
-	id, grpc, failpoints string
+	id, grpc, http, failpoints string // http is empty where it is off
 }
 
 // arm makes the node stop at the next passing of a protocol step.

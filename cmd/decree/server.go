@@ -24,8 +24,9 @@ Every mistake in any of them is reported at once.
 The first members of a new cluster are named by the same --peers on each. A later
 one starts empty with --join, and waits until "decree cluster add" admits it.
 
-SIGINT or SIGTERM stops the node gracefully: another node takes over, and calls
-under way are answered. A second signal stops it at once, which is safe too.`
+SIGINT or SIGTERM stops the node gracefully: its health goes off, another node takes
+over, and calls under way are answered. A second signal stops it at once, which is
+safe too. Behind a load balancer, --drain-delay gives that the time to notice.`
 
 func (p *program) serverCommand() *cobra.Command {
 	cmd := &cobra.Command{
