@@ -73,6 +73,12 @@ type Config struct {
 	// address may be empty.
 	Peers []Peer
 
+	// Level is how much of what the log may hold this node's state machine reads, told to
+	// the other nodes; 0 where there is only one level. LevelInUse, where set, is how much
+	// of it the cluster uses: a node that reads less is not admitted.
+	Level      uint32
+	LevelInUse func() uint32
+
 	FSM    raft.FSM     // best a raft.BatchingFSM, which must answer configuration entries too
 	Logger hclog.Logger // default: none
 

@@ -49,6 +49,7 @@ var (
 	ErrUnknownNode   = errors.New("no such node in the cluster")
 	ErrLastVoter     = errors.New("the last voter can not be removed")
 	ErrInvalidPeer   = errors.New("invalid peer")
+	ErrTooOld        = errors.New("the node's binary is older than what the cluster has been upgraded to")
 )
 
 // classify turns an error of a proposal into one of the two classes. index is the

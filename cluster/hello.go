@@ -55,9 +55,11 @@ type answer struct {
 	LastIndex uint64 `json:"last_index,omitempty"`
 	// KnowsYou reports that the asker is in the committed or in the latest
 	// configuration.
-	KnowsYou bool   `json:"knows_you,omitempty"`
-	DiskLow  bool   `json:"disk_low,omitempty"`
-	Error    string `json:"error,omitempty"` // why Admit was refused
+	KnowsYou bool `json:"knows_you,omitempty"`
+	DiskLow  bool `json:"disk_low,omitempty"`
+	// Level is Config.Level; nodes from before there were levels do not tell any.
+	Level uint32 `json:"level,omitempty"`
+	Error string `json:"error,omitempty"` // why Admit was refused
 }
 
 // errRefused is what the other side said no to.
@@ -122,6 +124,7 @@ func (n *Node) describe(q question) answer {
 	s := n.Status()
 	a.Members, a.Term, a.LastIndex, a.DiskLow = s.Members, s.Term, s.LastIndex, s.Disk.Low
 	a.Leader = n.leads()
+	a.Level = n.cfg.Level
 	a.KnowsYou = memberOf(s.Members, q.ID) || n.state.committedHas(q.ID)
 	return a
 }

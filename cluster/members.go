@@ -104,8 +104,9 @@ func (n *Node) changeMembers(ctx context.Context, change func() error) error {
 // goes on where it stopped.
 //
 // Errors: [ErrNotLeader], [ErrUnknown], [ErrInvalidPeer], [ErrUnreachable],
-// [ErrWrongNode], [ErrAlreadyMember], [ErrNotEmpty], [ErrEmptyDisk] where the
-// cluster knows the id and the disk is a new one (rule R15).
+// [ErrWrongNode], [ErrAlreadyMember], [ErrNotEmpty], [ErrTooOld] where its binary can't
+// read what the cluster writes, [ErrEmptyDisk] where the cluster knows the id and the
+// disk is a new one (rule R15).
 func (n *Node) AddNode(ctx context.Context, p Peer) error {
 	if err := errors.Join(checkID(p.ID), checkDialable(p.RaftAddress)); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalidPeer, err)
@@ -121,6 +122,9 @@ func (n *Node) addNode(ctx context.Context, p Peer) error {
 	a, err := n.port.ask(ctx, p.RaftAddress, n.question())
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
+	if err := n.readsWhatIsWritten(a); err != nil {
+		return err
 	}
 	known, err := n.mayAdd(p, a)
 	if err != nil {

@@ -33,8 +33,7 @@ type Coordinator struct {
 	drivers participants.Drivers
 	logger  hclog.Logger
 
-	term   atomic.Pointer[term] // nil while this node does not lead
-	annals annals
+	term atomic.Pointer[term] // nil while this node does not lead
 }
 
 // New makes a coordinator that leads nothing yet. The error is that of

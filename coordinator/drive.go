@@ -26,7 +26,7 @@ type drive struct {
 	preparing context.Context    // of its prepares that have a goroutine; nil before the first leaves
 	cancel    context.CancelFunc // ends it, at the decision; nil with it
 	prepares  []*call            // those without a goroutine, that have ended or not
-	chronicle chronicle          // for people
+	progress  []Delivery         // by branch: for people
 	heardAt   time.Time          // when the first receipt that is not logged was heard
 
 	failure   error     // why no further milestone will be reached
@@ -44,7 +44,6 @@ func newDrive(id txn.TxID, core *txn.Drive) *drive { return &drive{Drive: core, 
 func (t *term) begin(s txn.Stage) *drive {
 	core, acts := txn.Open(s, t.allRecover(s.Branches))
 	d := newDrive(s.ID, core)
-	d.chronicle.begun = t.moment()
 	t.register(d)
 	t.setDeadline(d, s.Timeout)
 	t.holdStaging(d, &acts)
@@ -103,7 +102,6 @@ func (t *term) resume(tx *txn.Transaction) *drive {
 	now := t.log.Now()
 	core, acts := txn.Resume(tx, now)
 	d := newDrive(tx.ID, core)
-	d.chronicle.begun, d.chronicle.takenOver = t.moment(), tx.Staged.Epoch != t.epoch
 	t.takeUp(d, now, acts)
 	return d
 }
@@ -135,7 +133,6 @@ func (t *term) carry(d *drive, a txn.Acts, err error) {
 	case txn.Settle:
 		t.halt(d)
 	case txn.Release:
-		t.remember(d)
 		t.release(d)
 	}
 }
@@ -143,10 +140,7 @@ func (t *term) carry(d *drive, a txn.Acts, err error) {
 // write proposes a command of a drive's.
 func (t *term) write(d *drive, c txn.Command) {
 	switch c := c.(type) {
-	case txn.Stage:
-		d.chronicle.staging = t.moment()
 	case txn.Decide:
-		d.chronicle.deciding = t.moment()
 		if c.Decision == txn.Commit {
 			failpoint("after-votes")
 		}
@@ -193,9 +187,6 @@ func (t *term) catchUp(d *drive) {
 	if !d.staged.reached {
 		failpoint("after-stage")
 		d.staged.reach()
-		if tx.Staged.Epoch == t.epoch {
-			d.chronicle.staged.pass(t.moment())
-		}
 	}
 	if !tx.State.Decided() {
 		return
@@ -210,12 +201,9 @@ func (t *term) catchUp(d *drive) {
 		t.releaseBytes(d)
 		failpoint("after-decision")
 		d.decided.reach()
-		if tx.Decided.Epoch == t.epoch {
-			d.chronicle.decided.pass(t.moment())
-		}
 		d.followers.tell()
 	}
-	t.tellDelivered(d)
+	d.tellDelivered()
 	if tx.State.Finished() {
 		failpoint("after-receipts")
 	}
@@ -234,12 +222,14 @@ func (t *term) rebook(d *drive) {
 		t.bytes += len(b.Payload)
 	}
 	d.booked = branches
-	d.chronicle.follow(len(branches))
+	d.progress = d.progress[:min(len(d.progress), len(branches))]
+	for len(d.progress) < len(branches) {
+		d.progress = append(d.progress, Delivery{Branch: len(d.progress) + 1})
+	}
 }
 
-func (t *term) tellDelivered(d *drive) {
+func (d *drive) tellDelivered() {
 	if d.Delivered() && !d.delivered.reached {
-		d.chronicle.delivered.pass(t.moment())
 		d.delivered.reach()
 		d.followers.tell()
 	}
@@ -289,7 +279,7 @@ func (t *term) voted(d *drive, number int, v participants.Vote, err error) {
 		why = txn.Reason{Code: txn.ReasonUnavailable, Branch: number, Detail: clip(err.Error())}
 		t.logger.Warn("prepare failed", "txid", d.id, "participant", d.Branches()[number-1].Participant, "branch", number, "error", err)
 	}
-	d.track(number).votes(v.Kind, why.Detail, t.moment())
+	d.progress[number-1].Vote = v.Kind
 	acts := d.Voted(number, v.Kind, why)
 	if v.Kind == txn.VoteAbort {
 		t.stage(d)
@@ -352,11 +342,7 @@ func (t *term) settle(batch []*drive) {
 		}
 		now := t.log.Now()
 		if core, acts := old.Settled(tx, now); core != nil {
-			d := newDrive(old.id, core)
-			d.chronicle.goOn(&old.chronicle, core.Decided())
-			t.takeUp(d, now, acts)
-		} else {
-			t.remember(old)
+			t.takeUp(newDrive(old.id, core), now, acts)
 		}
 	}
 }

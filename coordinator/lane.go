@@ -109,7 +109,6 @@ func (l *lane) pump() {
 		}
 		l.preparing++
 		c.left = time.Now()
-		c.d.track(c.work.Branch).asked(l.t.at(c.left))
 		if !l.start(c) {
 			l.call(c)
 		}
@@ -128,7 +127,9 @@ func (l *lane) pumpDeliveries() {
 			continue
 		}
 		l.delivering++
-		c.d.track(c.work.Branch).leaves(l.t.at(now))
+		p := &c.d.progress[c.work.Branch-1]
+		p.Attempts++
+		p.Next = time.Time{}
 		failpoint("before-delivery")
 		if !l.start(c) {
 			l.call(c)
@@ -258,7 +259,6 @@ func (l *lane) delivered(c *call, err error) {
 
 // damaged tells people, by every way there is; the receipt tells the log.
 func (l *lane) damaged(c *call, h *participants.Heuristic) {
-	c.d.track(c.work.Branch).troubled().evidence = clip(h.Detail)
 	l.t.logger.Error("a branch ended against the decision", "txid", c.d.id, "participant", l.name,
 		"branch", c.work.Branch, "delivery", c.work.Kind, "receipt", h.Receipt, "evidence", h.Detail)
 	if tell := l.t.cfg.OnDamage; tell != nil {
@@ -275,16 +275,17 @@ func (l *lane) succeeded() {
 	l.restUntil = time.Time{}
 	if now := time.Now(); wasDown && now.Sub(l.expedited) >= l.t.cfg.BackoffCap {
 		l.expedited = now
-		l.deliveries.expedite(now, l.t.at(now))
+		l.deliveries.expedite(now)
 	}
 }
 
 // failed queues the call again. Delivery is never given up (rule R10).
 func (l *lane) failed(c *call, err error) {
-	k := c.d.track(c.work.Branch)
+	p := &c.d.progress[c.work.Branch-1]
 	now := time.Now()
-	c.next = now.Add(l.t.backoff(int(k.attempts)))
-	k.fails(clip(err.Error()), l.t.at(now), l.t.at(c.next))
+	c.next = now.Add(l.t.backoff(p.Attempts))
+	p.LastError = clip(err.Error())
+	p.Next = c.next
 	l.deliveries.push(c)
 	l.failures++
 	if l.failures >= downAfter {
@@ -292,7 +293,7 @@ func (l *lane) failed(c *call, err error) {
 	}
 	if l.failures == 1 || l.failures == downAfter {
 		l.t.logger.Warn("delivery failed, will be retried", "txid", c.d.id, "participant", l.name, "branch", c.work.Branch,
-			"delivery", c.work.Kind, "attempt", k.attempts, "consecutive", l.failures, "waiting", l.deliveries.Len(), "error", err)
+			"delivery", c.work.Kind, "attempt", p.Attempts, "consecutive", l.failures, "waiting", l.deliveries.Len(), "error", err)
 	}
 }
 
@@ -339,12 +340,10 @@ func (s *schedule) due(now time.Time) *call {
 }
 
 // expedite makes everything due, in order of arrival.
-func (s *schedule) expedite(now time.Time, m moment) {
+func (s *schedule) expedite(now time.Time) {
 	for _, c := range s.calls {
 		c.next = now
-		if x := c.d.track(c.work.Branch).trouble; x != nil {
-			x.next = m
-		}
+		c.d.progress[c.work.Branch-1].Next = now
 	}
 	heap.Init(s)
 }

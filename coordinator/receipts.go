@@ -19,12 +19,13 @@ func (t *term) acknowledged(d *drive, number int, r txn.Receipt) {
 	if !d.Heard(number, r) {
 		return
 	}
-	d.track(number).acknowledges(r, t.moment())
+	p := &d.progress[number-1]
+	p.Next, p.LastError = time.Time{}, ""
 	if d.heardAt.IsZero() {
 		d.heardAt = time.Now()
 	}
 	t.receipts[d] = struct{}{}
-	t.tellDelivered(d)
+	d.tellDelivered()
 	t.scheduleFlush()
 	failpoint("between-deliveries")
 }

@@ -21,9 +21,8 @@ import (
 type term struct {
 	// set once by newTerm
 	*Coordinator
-	reign
-	began  time.Time       // when reign.since was, by the monotonic clock
 	ctx    context.Context // the leadership
+	epoch  uint64
 	logger hclog.Logger
 	work   sync.WaitGroup
 	crew   *crew
@@ -46,9 +45,8 @@ type term struct {
 func newTerm(ctx context.Context, c *Coordinator, epoch uint64) *term {
 	t := &term{
 		Coordinator: c,
-		reign:       reign{epoch, c.log.Now()},
-		began:       time.Now(),
 		ctx:         ctx,
+		epoch:       epoch,
 		logger:      c.logger.With("epoch", epoch),
 		live:        make(map[txn.TxID]*drive),
 		lanes:       make(map[string]*lane),
@@ -80,7 +78,6 @@ func (t *term) end() {
 	for _, d := range t.live {
 		d.stopTimers()
 		d.followers.tell()
-		t.remember(d)
 	}
 	for _, l := range t.lanes {
 		l.stopTimer()

@@ -75,6 +75,9 @@ func (m *Machine) applyEntry(l *raft.Log, e Entry, out *Applied) (changed []*txn
 	out.Results = make([]Result, len(e.Commands))
 	for i, c := range e.Commands {
 		r := &out.Results[i]
+		if r.Err = allows(m.state.level, NeededLevel(c), c); r.Err != nil {
+			continue // a leader proposes none; one that did must not split the nodes
+		}
 		switch c := c.(type) {
 		case txn.Command:
 			var moved bool
@@ -86,6 +89,7 @@ func (m *Machine) applyEntry(l *raft.Log, e Entry, out *Applied) (changed []*txn
 		}
 	}
 	m.state.ripening.seal()
+	m.level.Store(uint32(m.state.level))
 	return changed
 }
 
@@ -165,6 +169,9 @@ func (s *state) administer(c Command) Result {
 		return Result{Err: s.deleteParticipant(c.Name)}
 	case Collect:
 		return Result{Collected: s.collect(c.Limit)}
+	case RaiseLevel:
+		s.level = max(s.level, c.Level)
+		return Result{}
 	default:
 		panic(fmt.Sprintf("fsm: no rule for a %T", c)) // the decoder knows no others
 	}

@@ -34,7 +34,7 @@ func decodeAny(b []byte) (Entry, error) {
 	if err := proto.Unmarshal(b, &pb); err != nil {
 		return Entry{}, err
 	}
-	if err := checkVersion("entry", pb.Version, EntryVersion); err != nil {
+	if err := checkVersion("entry", pb.Version); err != nil {
 		return Entry{}, err
 	}
 	if err := known(&pb); err != nil {
@@ -55,15 +55,18 @@ func decodeAny(b []byte) (Entry, error) {
 		}
 		e.Commands[i] = out
 	}
+	if needed := entryLevel(e.Commands); Level(pb.Version) != needed {
+		return Entry{}, fmt.Errorf("it has version %d, its commands need %d", pb.Version, needed)
+	}
 	return e, nil
 }
 
-func checkVersion(what string, v, newest uint32) error {
+func checkVersion(what string, v uint32) error {
 	switch {
 	case v == 0:
 		return fmt.Errorf("the %s has no version", what)
-	case v > newest:
-		return fmt.Errorf("%w for %s version %d: it reads versions up to %d", errNewer, what, v, newest)
+	case Level(v) > Newest:
+		return fmt.Errorf("%w for %s version %d: it reads versions up to %d", errNewer, what, v, Newest)
 	}
 	return nil
 }
@@ -105,6 +108,8 @@ func commandFromProto(pb *fsmpb.Command) (Command, error) {
 		return named("delete participant", kind.DeleteParticipant, deleteParticipantFromProto)
 	case *fsmpb.Command_Collect:
 		return named("collect", kind.Collect, collectFromProto)
+	case *fsmpb.Command_RaiseLevel:
+		return named("raise level", kind.RaiseLevel, raiseLevelFromProto)
 	default:
 		return nil, errors.New("it has no kind")
 	}
@@ -260,6 +265,13 @@ func collectFromProto(pb *fsmpb.Collect) (Collect, error) {
 		return Collect{}, fmt.Errorf("limit %d lies outside of 1 to %d", pb.Limit, MaxCollect)
 	}
 	return Collect{Limit: int(pb.Limit)}, nil
+}
+
+func raiseLevelFromProto(pb *fsmpb.RaiseLevel) (RaiseLevel, error) {
+	if level := Level(pb.Level); level <= LevelFirst || level > Newest {
+		return RaiseLevel{}, fmt.Errorf("level %d lies outside of %d to %d", level, LevelFirst+1, Newest)
+	}
+	return RaiseLevel{Level: Level(pb.Level)}, nil
 }
 
 // newBranchesFromProto reads branches as a proposer names them: without a vote or

@@ -40,6 +40,8 @@ func commandToProto(c Command) (*fsmpb.Command, error) {
 		return &fsmpb.Command{Kind: &fsmpb.Command_DeleteParticipant{DeleteParticipant: &fsmpb.DeleteParticipant{Name: c.Name}}}, nil
 	case Collect:
 		return &fsmpb.Command{Kind: &fsmpb.Command_Collect{Collect: &fsmpb.Collect{Limit: number(c.Limit)}}}, nil
+	case RaiseLevel:
+		return &fsmpb.Command{Kind: &fsmpb.Command_RaiseLevel{RaiseLevel: &fsmpb.RaiseLevel{Level: uint32(c.Level)}}}, nil
 	default:
 		return nil, fmt.Errorf("a %T is no command", c)
 	}

@@ -12,10 +12,6 @@ import (
 	"github.com/decree-tx/decree/fsm/txn"
 )
 
-// EntryVersion is the newest version of log entries that this binary writes and
-// reads. A new field, a new command or a new meaning makes a new version.
-const EntryVersion = 1
-
 // Bounds of what a log entry may hold. Nodes must agree on them, so each is a
 // part of the entry's version and no configuration.
 const (
@@ -55,8 +51,8 @@ type Entry struct {
 }
 
 // Command is one of txn.Stage, txn.Enlist, txn.Prepare, txn.Decide, txn.Presume,
-// txn.Acknowledge, [Lead], [PutParticipant], [DeleteParticipant] and [Collect],
-// each as a value and not as a pointer.
+// txn.Acknowledge, [Lead], [PutParticipant], [DeleteParticipant], [Collect] and
+// [RaiseLevel], each as a value and not as a pointer.
 type Command any
 
 // Lead opens the epoch that its entry's header names; it stands alone in the
@@ -108,7 +104,7 @@ func Encode(e Entry) ([]byte, error) {
 	for _, c := range e.Commands {
 		room += frequentBytes(c)
 	}
-	b := appendHeader(make([]byte, 0, room), e.Header)
+	b := appendHeader(make([]byte, 0, room), entryLevel(e.Commands), e.Header)
 	for i, c := range e.Commands {
 		var err error
 		if b, err = appendCommand(b, c); err != nil {

@@ -41,6 +41,7 @@ func everyCommand() []Command {
 		PutParticipant{Participant{Name: "bank", Driver: "sim", Config: []byte("{}"), Identity: "here"}},
 		DeleteParticipant{Name: "bank"},
 		Collect{Limit: MaxCollect},
+		RaiseLevel{Level: Newest},
 	}
 }
 
@@ -157,6 +158,9 @@ func TestBadCommandsAreNeverProposed(t *testing.T) {
 		"delete of nothing":   {DeleteParticipant{}, "participant"},
 		"collect nothing":     {Collect{}, "limit 0"},
 		"collect everything":  {Collect{Limit: MaxCollect + 1}, "limit 10001"},
+		"raise to nothing":    {RaiseLevel{}, "level 0"},
+		"raise to the first":  {RaiseLevel{Level: LevelFirst}, "level 1"},
+		"raise too far":       {RaiseLevel{Level: Newest + 1}, "lies outside of 2 to"},
 		"collect less":        {Collect{Limit: -1}, "limit 4294967295"},
 		"too large":           {stage(txn.NewBranch("bank", make([]byte, MaxEntryBytes))), "at most"},
 	} {
@@ -249,7 +253,7 @@ func TestUnknownFieldsAreRefused(t *testing.T) {
 			}
 		})
 	}
-	for _, want := range []protoreflect.Name{"Entry", "Command", "Lead", "Branch", "BranchVote", "BranchReceipt", "Reason", "Collect"} {
+	for _, want := range []protoreflect.Name{"Entry", "Command", "Lead", "Branch", "BranchVote", "BranchReceipt", "Reason", "Collect", "RaiseLevel"} {
 		if !tried[want] {
 			t.Errorf("%s was not tried", want)
 		}
@@ -288,7 +292,8 @@ func TestMalformedEntriesAreRefused(t *testing.T) {
 		want  string
 	}{
 		"no version":       {&fsmpb.Entry{Epoch: 1}, "no version"},
-		"a newer version":  {&fsmpb.Entry{Version: 2, Epoch: 1}, "too old for entry version 2: it reads versions up to 1"},
+		"a newer version":  {&fsmpb.Entry{Version: uint32(Newest + 1), Epoch: 1}, fmt.Sprintf("too old for entry version %d: it reads versions up to %d", Newest+1, Newest)},
+		"a version unused": {&fsmpb.Entry{Version: uint32(Newest), Epoch: 1}, "its commands need 1"},
 		"no kind":          {command(&fsmpb.Command{}), "command 1: it has no kind"},
 		"a short txid":     {command(&fsmpb.Command{Kind: &fsmpb.Command_Presume{Presume: &fsmpb.Presume{Txid: []byte{1}}}}), "1 bytes, want 16"},
 		"enlist nothing":   {enlist(nil), "no branch"},

@@ -226,6 +226,9 @@ func (j *journal) anyCommand(t *rapid.T) Command {
 		}
 		return c
 	default:
+		if rapid.IntRange(0, 5).Draw(t, "raise") == 0 {
+			return RaiseLevel{Level: Level(rapid.IntRange(int(LevelRaise), int(Newest)).Draw(t, "level"))}
+		}
 		if rapid.Bool().Draw(t, "delete") {
 			return DeleteParticipant{Name: anyName.Draw(t, "name")}
 		}

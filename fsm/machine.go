@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
@@ -34,6 +35,8 @@ type Machine struct {
 	heard func(txn.Time)
 	feed  feed
 
+	level atomic.Uint32 // the state's, for those who ask about each command
+
 	// Written by Raft's goroutine alone, with mu held; read by it without, and by
 	// all others with mu held for reading, or for a clone (see view) for writing.
 	mu      sync.RWMutex
@@ -55,7 +58,9 @@ func New(o Options) *Machine {
 	if o.Heard == nil {
 		o.Heard = func(txn.Time) {}
 	}
-	return &Machine{log: o.Logger, halt: o.Halt, heard: o.Heard, state: newState()}
+	m := &Machine{log: o.Logger, halt: o.Halt, heard: o.Heard, state: newState()}
+	m.level.Store(uint32(m.state.level))
+	return m
 }
 
 // ApplyBatch implements raft.BatchingFSM. Raft hands it configuration entries as

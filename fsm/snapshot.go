@@ -16,10 +16,6 @@ import (
 	"github.com/decree-tx/decree/fsm/txn"
 )
 
-// SnapshotVersion is the newest version of snapshots that this binary writes and
-// reads.
-const SnapshotVersion = 1
-
 // maxRecordBytes bounds one record, so that a damaged length can't take all
 // memory. A transaction of MaxTransactionBytes with the longest names fits.
 const maxRecordBytes = MaxEntryBytes
@@ -48,7 +44,7 @@ func (m *Machine) Snapshot() (raft.FSMSnapshot, error) {
 func (s *state) snapshot() *snapshot {
 	return &snapshot{
 		header: &fsmpb.Header{
-			Version:  SnapshotVersion,
+			Version:  uint32(s.level),
 			Cluster:  s.clusterID,
 			Epoch:    s.cluster.Epoch,
 			Time:     int64(s.cluster.Now),
@@ -148,12 +144,18 @@ func (w *recordWriter) end() {
 func (m *Machine) Restore(from io.ReadCloser) error {
 	defer from.Close() //nolint:errcheck // nothing is written
 	s, err := readSnapshot(from)
+	if errors.Is(err, errNewer) {
+		// Raft would try an older snapshot, or be sent this one again and again.
+		err = unreadable(err)
+		m.halt(err)
+	}
 	if err != nil {
 		return fmt.Errorf("read snapshot: %w", err)
 	}
 	m.mu.Lock()
 	m.state = s
 	m.mu.Unlock()
+	m.level.Store(uint32(s.level))
 	m.feed.cut()
 	m.log.Info("restored a snapshot", "index", s.index, "epoch", s.cluster.Epoch,
 		"transactions", s.transactions.len(), "unfinished", s.unfinished.Len(), "participants", len(s.participants))
@@ -216,7 +218,7 @@ func (s *state) restoreHeader(h *fsmpb.Header) error {
 	if h == nil {
 		return fmt.Errorf("it does not begin with a header: it was not written by decree")
 	}
-	if err := checkVersion("snapshot", h.Version, SnapshotVersion); err != nil {
+	if err := checkVersion("snapshot", h.Version); err != nil {
 		return err
 	}
 	if err := known(h); err != nil {
@@ -224,6 +226,7 @@ func (s *state) restoreHeader(h *fsmpb.Header) error {
 	}
 	s.cluster = txn.Cluster{Epoch: h.Epoch, Now: txn.Time(h.Time), Horizon: txn.Time(h.Horizon)}
 	s.clusterID, s.revision, s.index = h.Cluster, h.Revision, h.Index
+	s.level = Level(h.Version)
 	if s.cluster.Epoch == 0 {
 		if s.cluster != (txn.Cluster{}) || s.clusterID != "" {
 			return fmt.Errorf("header: cluster time without an epoch")

@@ -18,6 +18,7 @@ type state struct {
 	// Replicated: what snapshots hold.
 	cluster      txn.Cluster
 	clusterID    string
+	level        Level
 	index        uint64        // of the last entry applied, refused ones included
 	revision     uint64        // the last one given to a participant
 	participants []Participant // by name; replaced as a whole, never changed
@@ -36,6 +37,7 @@ const degree = 32
 
 func newState() *state {
 	return &state{
+		level:        LevelFirst,
 		transactions: archive{catalogue: newCatalogue()},
 		unfinished:   btree.NewG(degree, lessID),
 		damaged:      btree.NewG(degree, lessID),

@@ -300,8 +300,8 @@ func stampSize(s txn.Stamp) int {
 }
 
 // appendHeader writes an entry's fields before its commands.
-func appendHeader(b []byte, h txn.Header) []byte {
-	b = appendUint(b, tagVersion, EntryVersion)
+func appendHeader(b []byte, level Level, h txn.Header) []byte {
+	b = appendUint(b, tagVersion, uint64(level))
 	b = appendUint(b, tagEntryEpoch, h.Epoch)
 	b = appendUint(b, tagEntryTime, uint64(h.Time))
 	return appendUint(b, tagHorizon, uint64(h.Horizon))

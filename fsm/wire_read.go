@@ -161,7 +161,7 @@ func readEntry(b []byte, known names) (e Entry, ok bool) {
 			c.stop()
 		}
 	}
-	return e, !c.odd && version == EntryVersion && checkHeader(e.Header) == nil && leadsAlone(e.Commands)
+	return e, !c.odd && version == uint64(entryLevel(e.Commands)) && checkHeader(e.Header) == nil && leadsAlone(e.Commands)
 }
 
 // leadsAlone holds that a Lead is the only command of its entry.

@@ -14,7 +14,7 @@ import (
 
 // encodeAny is Encode through the generated types alone: the definition of the form.
 func encodeAny(e Entry) ([]byte, error) {
-	pb := &fsmpb.Entry{Version: EntryVersion, Epoch: e.Header.Epoch, Time: int64(e.Header.Time), Horizon: int64(e.Header.Horizon)}
+	pb := &fsmpb.Entry{Version: uint32(entryLevel(e.Commands)), Epoch: e.Header.Epoch, Time: int64(e.Header.Time), Horizon: int64(e.Header.Horizon)}
 	for _, c := range e.Commands {
 		out, err := commandToProto(c)
 		if err != nil {
@@ -197,7 +197,7 @@ func TestTooManyAreLeftToTheTypes(t *testing.T) {
 		"read-only": func(n int) Command { return txn.Decide{ID: someID, Decision: txn.Commit, ReadOnly: readOnly[:n]} },
 	} {
 		for n, want := range map[int]bool{many: true, many + 1: false} {
-			b, err := appendCommand(appendHeader(nil, someHeader), of(n))
+			b, err := appendCommand(appendHeader(nil, LevelFirst, someHeader), of(n))
 			if err != nil {
 				t.Fatal(err)
 			}

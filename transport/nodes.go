@@ -6,6 +6,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/decree-tx/decree/cluster"
+	"github.com/decree-tx/decree/fsm"
 	decreev1 "github.com/decree-tx/decree/transport/api/decree/v1"
 )
 
@@ -40,6 +41,8 @@ func (s *nodes) Status(context.Context, *decreev1.StatusRequest) (*decreev1.Stat
 		DiskFree:     uint64(max(0, st.Disk.Free)),    //nolint:gosec // not negative
 		DiskReserve:  uint64(max(0, st.Disk.Reserve)), //nolint:gosec // not negative
 		DiskLow:      st.Disk.Low,
+		Level:        uint32(m.Level()),
+		NewestLevel:  uint32(fsm.Newest),
 	}
 	for _, n := range st.Members {
 		answer.Nodes = append(answer.Nodes, &decreev1.Node{

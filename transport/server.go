@@ -117,7 +117,6 @@ func (s *Server) newGRPC() *grpc.Server {
 		grpc.WaitForHandlers(true), // Stop returns after the last of them
 	)
 	decreev1.RegisterTransactionsServer(g, &transactions{Server: s})
-	decreev1.RegisterTimelinesServer(g, &timelines{Server: s})
 	decreev1.RegisterParticipantsServer(g, &registry{Server: s})
 	decreev1.RegisterClusterServer(g, &nodes{Server: s})
 	healthv1.RegisterHealthServer(g, s.health)

@@ -68,6 +68,8 @@ const (
 	reasonUnknownNode         = "UNKNOWN_NODE"
 	reasonAlreadyMember       = "ALREADY_MEMBER"
 	reasonNodeRefused         = "NODE_REFUSED"
+	reasonNodeTooOld          = "NODE_TOO_OLD"
+	reasonLevel               = "CLUSTER_LEVEL"
 	reasonNodeUnreachable     = "NODE_UNREACHABLE"
 	reasonLastVoter           = "LAST_VOTER"
 	reasonWatchLagged         = "WATCH_LAGGED"
@@ -120,6 +122,8 @@ var refusals = [...]refusal{
 	{cluster.ErrNotEmpty, codes.FailedPrecondition, reasonNodeRefused},
 	{cluster.ErrEmptyDisk, codes.FailedPrecondition, reasonNodeRefused},
 	{cluster.ErrWrongNode, codes.FailedPrecondition, reasonNodeRefused},
+	{cluster.ErrTooOld, codes.FailedPrecondition, reasonNodeTooOld},
+	{fsm.ErrLevel, codes.FailedPrecondition, reasonLevel},
 	{cluster.ErrUnreachable, codes.FailedPrecondition, reasonNodeUnreachable},
 	{fsm.ErrInvalidEntry, codes.InvalidArgument, reasonInvalidRequest},
 	{cluster.ErrInvalidPeer, codes.InvalidArgument, reasonInvalidRequest},

@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -27,8 +28,8 @@ import (
 
 // Config of a node. Zero values mean defaults.
 type Config struct {
-	// Cluster is the Raft member's; FSM and Logger are filled in here, and Admit of
-	// the Coordinator's.
+	// Cluster is the Raft member's; FSM, LevelInUse and Logger are filled in here, Level
+	// where it is 0, and Admit of the Coordinator's.
 	Cluster     cluster.Config
 	Coordinator coordinator.Config
 	Drivers     participants.Drivers
@@ -63,6 +64,9 @@ func (c Config) withDefaults() Config {
 	if c.Wall == nil {
 		c.Wall = time.Now
 	}
+	if c.Cluster.Level == 0 {
+		c.Cluster.Level = uint32(fsm.Newest)
+	}
 	if c.Logger == nil {
 		c.Logger = hclog.NewNullLogger()
 	}
@@ -94,6 +98,8 @@ type Node struct {
 	writer *writer
 	clock  *clock
 	full   *atomic.Bool // as leader: there is no room for more finished transactions
+	// lagging is why the level did not rise when this node last led and tried to raise it.
+	lagging *atomic.Pointer[error]
 }
 
 // Open starts a node. It blocks while the cluster admits it: an empty node joins
@@ -103,17 +109,18 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
-	n := &Node{cfg: cfg, logger: cfg.Logger.With("node", cfg.Cluster.ID), clock: newClock(asleep), full: new(atomic.Bool)}
+	n := &Node{cfg: cfg, logger: cfg.Logger.With("node", cfg.Cluster.ID), clock: newClock(asleep), full: new(atomic.Bool), lagging: new(atomic.Pointer[error])}
 	n.Machine = fsm.New(fsm.Options{Logger: n.logger, Halt: cfg.Cluster.Exit, Heard: n.clock.hear})
 
 	member := cfg.Cluster
 	member.FSM = n.Machine
+	member.LevelInUse = func() uint32 { return uint32(n.Machine.Level()) }
 	member.Logger = n.logger
 	var err error
 	if n.Cluster, err = cluster.Open(ctx, member); err != nil {
 		return nil, err
 	}
-	n.writer = newWriter(n.Cluster)
+	n.writer = newWriter(n.Cluster, n.Machine)
 	bounds := cfg.Coordinator
 	bounds.Admit = n.admit
 	n.Coordinator, err = coordinator.New(bounds, n.writer, view{n.Machine}, cfg.Drivers, n.logger)
@@ -156,14 +163,12 @@ func (n *Node) lead(ctx context.Context, term uint64) {
 		return
 	}
 	n.writer.open(ctx, term, n.Machine.Cluster().Now)
-	retention := make(chan struct{})
-	go func() {
-		defer close(retention)
-		n.retain(ctx, term)
-	}()
+	var upkeep sync.WaitGroup
+	upkeep.Go(func() { n.retain(ctx, term) })
+	upkeep.Go(func() { n.raiseLevel(ctx) })
 	n.Coordinator.Lead(ctx, term)
 	n.writer.shut()
-	<-retention
+	upkeep.Wait()
 }
 
 // openEpoch writes the epoch entry, again where its fate is not known, until the
@@ -239,7 +244,7 @@ func (n *Node) DeleteParticipant(ctx context.Context, name string) error {
 	return err
 }
 
-// register writes a registry command and waits until it is applied here.
+// register writes a command that is not a transaction's and waits until it is applied here.
 func (n *Node) register(ctx context.Context, c fsm.Command) (fsm.Result, error) {
 	type answer struct {
 		result fsm.Result
@@ -253,7 +258,7 @@ func (n *Node) register(ctx context.Context, c fsm.Command) (fsm.Result, error) 
 	})
 	select {
 	case a := <-answers:
-		return a.result, a.err
+		return a.result, n.sayWhoLags(a.err)
 	case <-ctx.Done():
 		return fsm.Result{}, fmt.Errorf("%w: %w", coordinator.ErrOutcomeUnknown, context.Cause(ctx))
 	}

@@ -38,6 +38,7 @@ type trio struct {
 	wall  func(id string) func() time.Time
 	// probed is a second driver, where it is set.
 	probed participants.Driver
+	adjust func(id string, c *Config)
 
 	mu    sync.Mutex
 	nodes map[string]*Node
@@ -116,6 +117,9 @@ func (x *trio) start(id string) *Node {
 	}
 	if x.wall != nil {
 		cfg.Wall = x.wall(id)
+	}
+	if x.adjust != nil {
+		x.adjust(id, &cfg)
 	}
 	n, err := Open(x.ctx(), cfg)
 	if err != nil {

@@ -42,6 +42,7 @@ const proposalTimeout = 10 * time.Second
 type writer struct {
 	// set once by newWriter
 	member  *cluster.Node
+	machine *fsm.Machine
 	stopped context.Context
 	stop    context.CancelFunc
 	done    chan struct{} // closed when run has ended
@@ -74,10 +75,10 @@ type flight struct {
 	cancel  context.CancelFunc
 }
 
-func newWriter(member *cluster.Node) *writer {
+func newWriter(member *cluster.Node, machine *fsm.Machine) *writer {
 	ctx, cancel := context.WithCancel(context.Background())
 	w := &writer{
-		member: member, stopped: ctx, stop: cancel, done: make(chan struct{}), wake: make(chan struct{}, 1),
+		member: member, machine: machine, stopped: ctx, stop: cancel, done: make(chan struct{}), wake: make(chan struct{}, 1),
 		since: startWatch(asleep),
 	}
 	go w.run()
@@ -129,8 +130,12 @@ func (w *writer) Propose(epoch uint64, c txn.Command, done func(*txn.Transaction
 func (w *writer) propose(p proposal) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	err := w.machine.Allows(p.command)
 	if w.closed {
-		go p.done(fsm.Result{}, coordinator.ErrNotLeader) // never from within Propose
+		err = coordinator.ErrNotLeader
+	}
+	if err != nil {
+		go p.done(fsm.Result{}, err) // never from within Propose
 		return
 	}
 	w.queue = append(w.queue, p)

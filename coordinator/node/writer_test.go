@@ -18,7 +18,7 @@ import (
 )
 
 func TestWriterAnswersWhatWaitsAtItsEnd(t *testing.T) {
-	w := newWriter(nil) // it never leads, and so never asks its member
+	w := newWriter(nil, fsm.New(fsm.Options{})) // it never leads, and so never asks its member
 	const waiting = maxEntryCommands + 1
 	var mu sync.Mutex
 	answers := map[int]int{}
@@ -55,7 +55,7 @@ func TestWriterAnswersWhatWaitsAtItsEnd(t *testing.T) {
 
 // What fits one entry leaves the queue, and what does not stays.
 func TestWriterTakesWhatFitsAnEntry(t *testing.T) {
-	w := newWriter(nil)
+	w := newWriter(nil, fsm.New(fsm.Options{}))
 	w.close()
 	w.closed = false // nobody else takes from it now
 	half := txn.NewBranch("a", make([]byte, maxEntryBytes/2))
@@ -83,7 +83,7 @@ func TestWriterTakesWhatFitsAnEntry(t *testing.T) {
 // R3: what was proposed in another epoch than that of the entry is refused for
 // certain, whichever of the two is the older, and its neighbours go on.
 func TestWriterRefusesAnotherEpoch(t *testing.T) {
-	w := newWriter(nil)
+	w := newWriter(nil, fsm.New(fsm.Options{}))
 	defer w.close()
 	refused := map[uint64]error{}
 	var batch []proposal
@@ -224,7 +224,7 @@ func TestStagingOfALostLeaderIsNotDefinite(t *testing.T) {
 // monotonic clock; what the wall says then is nobody's business.
 func TestClusterTimeGoesOnFromItsEpoch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWriter(nil)
+		w := newWriter(nil, fsm.New(fsm.Options{}))
 		defer w.close()
 		const began = txn.Time(1000 * time.Second) // long ago by any wall clock
 		w.open(context.Background(), 7, began)

@@ -23,6 +23,9 @@ func (w *World) finish() {
 		return
 	}
 	w.dismiss()
+	if !w.await(patience, w.levelled) {
+		w.wrong("the cluster's level stays behind that of all its nodes")
+	}
 	if !w.await(patience, w.quiet) {
 		w.wrong("not finished after %s: %s", patience, w.unfinished())
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/decree-tx/decree/cluster/clustertest"
 	"github.com/decree-tx/decree/coordinator"
 	"github.com/decree-tx/decree/coordinator/node"
+	"github.com/decree-tx/decree/fsm"
 	"github.com/decree-tx/decree/participants"
 	"github.com/decree-tx/decree/participants/participanttest"
 )
@@ -26,6 +27,7 @@ type member struct {
 	founder  bool
 	life     *life // guarded by World.mu; nil while it does not run
 	starting bool  // guarded by World.mu
+	starts   int   // guarded by World.mu
 }
 
 // life is one process of a member.
@@ -33,6 +35,7 @@ type life struct {
 	world  *World
 	member *member
 	host   *clustertest.Host
+	reads  fsm.Level     // of what the log may hold
 	opened chan struct{} // closed when node is set
 	node   *node.Node
 	dead   atomic.Bool // it says nothing more to participants
@@ -111,7 +114,7 @@ func (l *life) config() node.Config {
 			RPCTimeout: rpcTimeout, StoreTimeout: storeTimeout,
 			// Small, so that snapshots are always about to be made, sent or restored.
 			SnapshotThreshold: 48, SnapshotInterval: 300 * time.Millisecond, TrailingLogs: 16,
-			Exit: l.asksToExit,
+			Exit: l.asksToExit, Level: uint32(l.reads),
 		},
 		Coordinator: coordinator.Config{
 			PrepareTimeout: 400 * time.Millisecond, DeliveryTimeout: 200 * time.Millisecond,
@@ -159,7 +162,7 @@ func (w *World) start(ctx context.Context, m *member, off time.Duration) error {
 	w.setStarting(m, true)
 	defer w.setStarting(m, false)
 	l := &life{
-		world: w, member: m, host: w.network.Host(m.id),
+		world: w, member: m, host: w.network.Host(m.id), reads: w.levelOf(m),
 		opened: make(chan struct{}), exit: make(chan error, 1), over: make(chan struct{}),
 	}
 	cfg := l.config()

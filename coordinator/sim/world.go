@@ -220,6 +220,7 @@ func (w *World) register(name string) {
 // to the cluster since the last one.
 func (w *World) look() {
 	for _, l := range w.running() {
+		w.watchLevel(l)
 		epoch := l.node.Machine.Cluster().Epoch
 		if epoch <= w.epoch || !l.node.Coordinator.Leads() {
 			continue

@@ -29,7 +29,7 @@ const (
 // were waiting at the same time (group commit).
 type Entry struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Version       uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	Version       uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"` // the least that has all its commands
 	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	Time          int64                  `protobuf:"varint,3,opt,name=time,proto3" json:"time,omitempty"`       // cluster time, nanoseconds since the Unix epoch
 	Horizon       int64                  `protobuf:"varint,4,opt,name=horizon,proto3" json:"horizon,omitempty"` // raises the retention horizon; 0 leaves it
@@ -117,6 +117,7 @@ type Command struct {
 	//	*Command_PutParticipant
 	//	*Command_DeleteParticipant
 	//	*Command_Collect
+	//	*Command_RaiseLevel
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -249,6 +250,15 @@ func (x *Command) GetCollect() *Collect {
 	return nil
 }
 
+func (x *Command) GetRaiseLevel() *RaiseLevel {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_RaiseLevel); ok {
+			return x.RaiseLevel
+		}
+	}
+	return nil
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -293,6 +303,10 @@ type Command_Collect struct {
 	Collect *Collect `protobuf:"bytes,10,opt,name=collect,proto3,oneof"`
 }
 
+type Command_RaiseLevel struct {
+	RaiseLevel *RaiseLevel `protobuf:"bytes,11,opt,name=raise_level,json=raiseLevel,proto3,oneof"` // from version 2
+}
+
 func (*Command_Lead) isCommand_Kind() {}
 
 func (*Command_Stage) isCommand_Kind() {}
@@ -312,6 +326,8 @@ func (*Command_PutParticipant) isCommand_Kind() {}
 func (*Command_DeleteParticipant) isCommand_Kind() {}
 
 func (*Command_Collect) isCommand_Kind() {}
+
+func (*Command_RaiseLevel) isCommand_Kind() {}
 
 type Lead struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -971,6 +987,52 @@ func (x *Collect) GetLimit() uint32 {
 	return 0
 }
 
+// RaiseLevel lets entries and snapshots be of versions up to this one. Its own entry
+// has it already.
+type RaiseLevel struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Level         uint32                 `protobuf:"varint,1,opt,name=level,proto3" json:"level,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RaiseLevel) Reset() {
+	*x = RaiseLevel{}
+	mi := &file_fsmpb_fsm_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RaiseLevel) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RaiseLevel) ProtoMessage() {}
+
+func (x *RaiseLevel) ProtoReflect() protoreflect.Message {
+	mi := &file_fsmpb_fsm_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RaiseLevel.ProtoReflect.Descriptor instead.
+func (*RaiseLevel) Descriptor() ([]byte, []int) {
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *RaiseLevel) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
 type Branch struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Participant   string                 `protobuf:"bytes,1,opt,name=participant,proto3" json:"participant,omitempty"`
@@ -985,7 +1047,7 @@ type Branch struct {
 
 func (x *Branch) Reset() {
 	*x = Branch{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[14]
+	mi := &file_fsmpb_fsm_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -997,7 +1059,7 @@ func (x *Branch) String() string {
 func (*Branch) ProtoMessage() {}
 
 func (x *Branch) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[14]
+	mi := &file_fsmpb_fsm_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1010,7 +1072,7 @@ func (x *Branch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Branch.ProtoReflect.Descriptor instead.
 func (*Branch) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{14}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Branch) GetParticipant() string {
@@ -1066,7 +1128,7 @@ type Reason struct {
 
 func (x *Reason) Reset() {
 	*x = Reason{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[15]
+	mi := &file_fsmpb_fsm_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1078,7 +1140,7 @@ func (x *Reason) String() string {
 func (*Reason) ProtoMessage() {}
 
 func (x *Reason) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[15]
+	mi := &file_fsmpb_fsm_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1091,7 +1153,7 @@ func (x *Reason) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reason.ProtoReflect.Descriptor instead.
 func (*Reason) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{15}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Reason) GetCode() uint32 {
@@ -1126,7 +1188,7 @@ type Stamp struct {
 
 func (x *Stamp) Reset() {
 	*x = Stamp{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[16]
+	mi := &file_fsmpb_fsm_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1138,7 +1200,7 @@ func (x *Stamp) String() string {
 func (*Stamp) ProtoMessage() {}
 
 func (x *Stamp) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[16]
+	mi := &file_fsmpb_fsm_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1151,7 +1213,7 @@ func (x *Stamp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stamp.ProtoReflect.Descriptor instead.
 func (*Stamp) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{16}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Stamp) GetIndex() uint64 {
@@ -1193,7 +1255,7 @@ type Transaction struct {
 
 func (x *Transaction) Reset() {
 	*x = Transaction{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[17]
+	mi := &file_fsmpb_fsm_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1205,7 +1267,7 @@ func (x *Transaction) String() string {
 func (*Transaction) ProtoMessage() {}
 
 func (x *Transaction) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[17]
+	mi := &file_fsmpb_fsm_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1218,7 +1280,7 @@ func (x *Transaction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Transaction.ProtoReflect.Descriptor instead.
 func (*Transaction) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{17}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Transaction) GetTxid() []byte {
@@ -1304,7 +1366,7 @@ type Participant struct {
 
 func (x *Participant) Reset() {
 	*x = Participant{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[18]
+	mi := &file_fsmpb_fsm_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1316,7 +1378,7 @@ func (x *Participant) String() string {
 func (*Participant) ProtoMessage() {}
 
 func (x *Participant) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[18]
+	mi := &file_fsmpb_fsm_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1329,7 +1391,7 @@ func (x *Participant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Participant.ProtoReflect.Descriptor instead.
 func (*Participant) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{18}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Participant) GetName() string {
@@ -1385,7 +1447,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[19]
+	mi := &file_fsmpb_fsm_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1397,7 +1459,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[19]
+	mi := &file_fsmpb_fsm_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1410,7 +1472,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{19}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Record) GetKind() isRecord_Kind {
@@ -1486,7 +1548,7 @@ func (*Record_Trailer) isRecord_Kind() {}
 
 type Header struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Version       uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	Version       uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"` // the cluster's level
 	Cluster       string                 `protobuf:"bytes,2,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	Epoch         uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	Time          int64                  `protobuf:"varint,4,opt,name=time,proto3" json:"time,omitempty"`
@@ -1499,7 +1561,7 @@ type Header struct {
 
 func (x *Header) Reset() {
 	*x = Header{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[20]
+	mi := &file_fsmpb_fsm_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1511,7 +1573,7 @@ func (x *Header) String() string {
 func (*Header) ProtoMessage() {}
 
 func (x *Header) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[20]
+	mi := &file_fsmpb_fsm_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1524,7 +1586,7 @@ func (x *Header) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Header.ProtoReflect.Descriptor instead.
 func (*Header) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{20}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Header) GetVersion() uint32 {
@@ -1587,7 +1649,7 @@ type Trailer struct {
 
 func (x *Trailer) Reset() {
 	*x = Trailer{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[21]
+	mi := &file_fsmpb_fsm_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1599,7 +1661,7 @@ func (x *Trailer) String() string {
 func (*Trailer) ProtoMessage() {}
 
 func (x *Trailer) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[21]
+	mi := &file_fsmpb_fsm_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1612,7 +1674,7 @@ func (x *Trailer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trailer.ProtoReflect.Descriptor instead.
 func (*Trailer) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{21}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Trailer) GetParticipants() uint64 {
@@ -1647,7 +1709,7 @@ const file_fsmpb_fsm_proto_rawDesc = "" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x12\n" +
 	"\x04time\x18\x03 \x01(\x03R\x04time\x12\x18\n" +
 	"\ahorizon\x18\x04 \x01(\x03R\ahorizon\x12/\n" +
-	"\bcommands\x18\x05 \x03(\v2\x13.decree.fsm.CommandR\bcommands\"\xa7\x04\n" +
+	"\bcommands\x18\x05 \x03(\v2\x13.decree.fsm.CommandR\bcommands\"\xe2\x04\n" +
 	"\aCommand\x12&\n" +
 	"\x04lead\x18\x01 \x01(\v2\x10.decree.fsm.LeadH\x00R\x04lead\x12)\n" +
 	"\x05stage\x18\x02 \x01(\v2\x11.decree.fsm.StageH\x00R\x05stage\x12,\n" +
@@ -1659,7 +1721,9 @@ const file_fsmpb_fsm_proto_rawDesc = "" +
 	"\x0fput_participant\x18\b \x01(\v2\x1a.decree.fsm.PutParticipantH\x00R\x0eputParticipant\x12N\n" +
 	"\x12delete_participant\x18\t \x01(\v2\x1d.decree.fsm.DeleteParticipantH\x00R\x11deleteParticipant\x12/\n" +
 	"\acollect\x18\n" +
-	" \x01(\v2\x13.decree.fsm.CollectH\x00R\acollectB\x06\n" +
+	" \x01(\v2\x13.decree.fsm.CollectH\x00R\acollect\x129\n" +
+	"\vraise_level\x18\v \x01(\v2\x16.decree.fsm.RaiseLevelH\x00R\n" +
+	"raiseLevelB\x06\n" +
 	"\x04kind\"4\n" +
 	"\x04Lead\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
@@ -1701,7 +1765,10 @@ const file_fsmpb_fsm_proto_rawDesc = "" +
 	"\x11DeleteParticipant\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x1f\n" +
 	"\aCollect\x12\x14\n" +
-	"\x05limit\x18\x01 \x01(\rR\x05limit\"\xa6\x01\n" +
+	"\x05limit\x18\x01 \x01(\rR\x05limit\"\"\n" +
+	"\n" +
+	"RaiseLevel\x12\x14\n" +
+	"\x05level\x18\x01 \x01(\rR\x05level\"\xa6\x01\n" +
 	"\x06Branch\x12 \n" +
 	"\vparticipant\x18\x01 \x01(\tR\vparticipant\x12\x18\n" +
 	"\apayload\x18\x02 \x01(\fR\apayload\x12\x16\n" +
@@ -1766,7 +1833,7 @@ func file_fsmpb_fsm_proto_rawDescGZIP() []byte {
 	return file_fsmpb_fsm_proto_rawDescData
 }
 
-var file_fsmpb_fsm_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_fsmpb_fsm_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_fsmpb_fsm_proto_goTypes = []any{
 	(*Entry)(nil),             // 0: decree.fsm.Entry
 	(*Command)(nil),           // 1: decree.fsm.Command
@@ -1782,14 +1849,15 @@ var file_fsmpb_fsm_proto_goTypes = []any{
 	(*PutParticipant)(nil),    // 11: decree.fsm.PutParticipant
 	(*DeleteParticipant)(nil), // 12: decree.fsm.DeleteParticipant
 	(*Collect)(nil),           // 13: decree.fsm.Collect
-	(*Branch)(nil),            // 14: decree.fsm.Branch
-	(*Reason)(nil),            // 15: decree.fsm.Reason
-	(*Stamp)(nil),             // 16: decree.fsm.Stamp
-	(*Transaction)(nil),       // 17: decree.fsm.Transaction
-	(*Participant)(nil),       // 18: decree.fsm.Participant
-	(*Record)(nil),            // 19: decree.fsm.Record
-	(*Header)(nil),            // 20: decree.fsm.Header
-	(*Trailer)(nil),           // 21: decree.fsm.Trailer
+	(*RaiseLevel)(nil),        // 14: decree.fsm.RaiseLevel
+	(*Branch)(nil),            // 15: decree.fsm.Branch
+	(*Reason)(nil),            // 16: decree.fsm.Reason
+	(*Stamp)(nil),             // 17: decree.fsm.Stamp
+	(*Transaction)(nil),       // 18: decree.fsm.Transaction
+	(*Participant)(nil),       // 19: decree.fsm.Participant
+	(*Record)(nil),            // 20: decree.fsm.Record
+	(*Header)(nil),            // 21: decree.fsm.Header
+	(*Trailer)(nil),           // 22: decree.fsm.Trailer
 }
 var file_fsmpb_fsm_proto_depIdxs = []int32{
 	1,  // 0: decree.fsm.Entry.commands:type_name -> decree.fsm.Command
@@ -1803,26 +1871,27 @@ var file_fsmpb_fsm_proto_depIdxs = []int32{
 	11, // 8: decree.fsm.Command.put_participant:type_name -> decree.fsm.PutParticipant
 	12, // 9: decree.fsm.Command.delete_participant:type_name -> decree.fsm.DeleteParticipant
 	13, // 10: decree.fsm.Command.collect:type_name -> decree.fsm.Collect
-	14, // 11: decree.fsm.Stage.branches:type_name -> decree.fsm.Branch
-	14, // 12: decree.fsm.Enlist.branch:type_name -> decree.fsm.Branch
-	6,  // 13: decree.fsm.Prepare.votes:type_name -> decree.fsm.BranchVote
-	15, // 14: decree.fsm.Decide.reason:type_name -> decree.fsm.Reason
-	14, // 15: decree.fsm.Decide.branches:type_name -> decree.fsm.Branch
-	10, // 16: decree.fsm.Acknowledge.receipts:type_name -> decree.fsm.BranchReceipt
-	14, // 17: decree.fsm.Transaction.branches:type_name -> decree.fsm.Branch
-	15, // 18: decree.fsm.Transaction.reason:type_name -> decree.fsm.Reason
-	16, // 19: decree.fsm.Transaction.staged:type_name -> decree.fsm.Stamp
-	16, // 20: decree.fsm.Transaction.decided:type_name -> decree.fsm.Stamp
-	16, // 21: decree.fsm.Transaction.finished:type_name -> decree.fsm.Stamp
-	20, // 22: decree.fsm.Record.header:type_name -> decree.fsm.Header
-	18, // 23: decree.fsm.Record.participant:type_name -> decree.fsm.Participant
-	17, // 24: decree.fsm.Record.transaction:type_name -> decree.fsm.Transaction
-	21, // 25: decree.fsm.Record.trailer:type_name -> decree.fsm.Trailer
-	26, // [26:26] is the sub-list for method output_type
-	26, // [26:26] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	14, // 11: decree.fsm.Command.raise_level:type_name -> decree.fsm.RaiseLevel
+	15, // 12: decree.fsm.Stage.branches:type_name -> decree.fsm.Branch
+	15, // 13: decree.fsm.Enlist.branch:type_name -> decree.fsm.Branch
+	6,  // 14: decree.fsm.Prepare.votes:type_name -> decree.fsm.BranchVote
+	16, // 15: decree.fsm.Decide.reason:type_name -> decree.fsm.Reason
+	15, // 16: decree.fsm.Decide.branches:type_name -> decree.fsm.Branch
+	10, // 17: decree.fsm.Acknowledge.receipts:type_name -> decree.fsm.BranchReceipt
+	15, // 18: decree.fsm.Transaction.branches:type_name -> decree.fsm.Branch
+	16, // 19: decree.fsm.Transaction.reason:type_name -> decree.fsm.Reason
+	17, // 20: decree.fsm.Transaction.staged:type_name -> decree.fsm.Stamp
+	17, // 21: decree.fsm.Transaction.decided:type_name -> decree.fsm.Stamp
+	17, // 22: decree.fsm.Transaction.finished:type_name -> decree.fsm.Stamp
+	21, // 23: decree.fsm.Record.header:type_name -> decree.fsm.Header
+	19, // 24: decree.fsm.Record.participant:type_name -> decree.fsm.Participant
+	18, // 25: decree.fsm.Record.transaction:type_name -> decree.fsm.Transaction
+	22, // 26: decree.fsm.Record.trailer:type_name -> decree.fsm.Trailer
+	27, // [27:27] is the sub-list for method output_type
+	27, // [27:27] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_fsmpb_fsm_proto_init() }
@@ -1841,8 +1910,9 @@ func file_fsmpb_fsm_proto_init() {
 		(*Command_PutParticipant)(nil),
 		(*Command_DeleteParticipant)(nil),
 		(*Command_Collect)(nil),
+		(*Command_RaiseLevel)(nil),
 	}
-	file_fsmpb_fsm_proto_msgTypes[19].OneofWrappers = []any{
+	file_fsmpb_fsm_proto_msgTypes[20].OneofWrappers = []any{
 		(*Record_Header)(nil),
 		(*Record_Participant)(nil),
 		(*Record_Transaction)(nil),
@@ -1854,7 +1924,7 @@ func file_fsmpb_fsm_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fsmpb_fsm_proto_rawDesc), len(file_fsmpb_fsm_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   22,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -48,7 +48,9 @@ const (
 	ErrUnknownDriver      = Reason("UNKNOWN_DRIVER")
 	ErrUnknownNode        = Reason("UNKNOWN_NODE")
 	ErrAlreadyMember      = Reason("ALREADY_MEMBER")
-	ErrNodeRefused        = Reason("NODE_REFUSED") // it is not empty, or not the one that was meant
+	ErrNodeRefused        = Reason("NODE_REFUSED")  // it is not empty, or not the one that was meant
+	ErrNodeTooOld         = Reason("NODE_TOO_OLD")  // its binary can't read what the cluster writes
+	ErrLevel              = Reason("CLUSTER_LEVEL") // not all nodes are upgraded to what this needs
 	ErrNodeUnreachable    = Reason("NODE_UNREACHABLE")
 	ErrLastVoter          = Reason("LAST_VOTER")
 

@@ -147,8 +147,12 @@ type StatusResponse struct {
 	DiskReserve  uint64                 `protobuf:"varint,17,opt,name=disk_reserve,json=diskReserve,proto3" json:"disk_reserve,omitempty"` // bytes that only this node's log may
 	// Set while this node's disk is nearly full. A leader then admits no new
 	// transactions.
-	DiskLow       bool   `protobuf:"varint,18,opt,name=disk_low,json=diskLow,proto3" json:"disk_low,omitempty"`
-	EntryBytes    uint64 `protobuf:"varint,19,opt,name=entry_bytes,json=entryBytes,proto3" json:"entry_bytes,omitempty"` // of the entries counted above
+	DiskLow    bool   `protobuf:"varint,18,opt,name=disk_low,json=diskLow,proto3" json:"disk_low,omitempty"`
+	EntryBytes uint64 `protobuf:"varint,19,opt,name=entry_bytes,json=entryBytes,proto3" json:"entry_bytes,omitempty"` // of the entries counted above
+	// What the log may hold: it rises by itself to the lowest newest_level of the nodes.
+	// Operations that need more are refused until then.
+	Level         uint32 `protobuf:"varint,20,opt,name=level,proto3" json:"level,omitempty"`
+	NewestLevel   uint32 `protobuf:"varint,21,opt,name=newest_level,json=newestLevel,proto3" json:"newest_level,omitempty"` // that this node's binary reads
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -312,6 +316,20 @@ func (x *StatusResponse) GetDiskLow() bool {
 func (x *StatusResponse) GetEntryBytes() uint64 {
 	if x != nil {
 		return x.EntryBytes
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetNewestLevel() uint32 {
+	if x != nil {
+		return x.NewestLevel
 	}
 	return 0
 }
@@ -574,7 +592,7 @@ const file_decree_v1_cluster_proto_rawDesc = "" +
 	"\fraft_address\x18\x02 \x01(\tR\vraftAddress\x12\x14\n" +
 	"\x05voter\x18\x03 \x01(\bR\x05voter\x12\x16\n" +
 	"\x06leader\x18\x04 \x01(\bR\x06leader\"\x0f\n" +
-	"\rStatusRequest\"\xf5\x04\n" +
+	"\rStatusRequest\"\xae\x05\n" +
 	"\x0eStatusResponse\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x16\n" +
@@ -599,7 +617,9 @@ const file_decree_v1_cluster_proto_rawDesc = "" +
 	"\fdisk_reserve\x18\x11 \x01(\x04R\vdiskReserve\x12\x19\n" +
 	"\bdisk_low\x18\x12 \x01(\bR\adiskLow\x12\x1f\n" +
 	"\ventry_bytes\x18\x13 \x01(\x04R\n" +
-	"entryBytes\"C\n" +
+	"entryBytes\x12\x14\n" +
+	"\x05level\x18\x14 \x01(\rR\x05level\x12!\n" +
+	"\fnewest_level\x18\x15 \x01(\rR\vnewestLevel\"C\n" +
 	"\x0eAddNodeRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\fraft_address\x18\x02 \x01(\tR\vraftAddress\"\x11\n" +
