@@ -103,6 +103,10 @@ type Config struct {
 	DiskHeadroom int64
 	DiskReserve  int64
 
+	// OnLogWrite, where set, hears how long each append to the log took, the fsync
+	// included: for monitoring. It must not block.
+	OnLogWrite func(time.Duration)
+
 	// Network is how nodes reach each other; nil is TCP.
 	Network Network
 	// Storage is where the node keeps what outlives it; nil is files in Dir.
@@ -143,6 +147,9 @@ func (c Config) withDefaults() Config {
 			fmt.Fprintln(os.Stderr, "decree: "+err.Error())
 			os.Exit(1)
 		}
+	}
+	if c.OnLogWrite == nil {
+		c.OnLogWrite = func(time.Duration) {}
 	}
 	c.Peers = slices.Clone(c.Peers)
 	for i, p := range c.Peers {

@@ -29,14 +29,21 @@ type guard struct {
 	look  func()        // at the room on the disk, before each write; nil for none
 	// used is told after a write that makes the disk a member's, and before Raft
 	// can tell anybody of it; it costs nothing once it has noted that.
-	used   func() error
-	failed atomic.Bool
+	used func() error
+	// appended is told how long each append took.
+	appended func(time.Duration)
+	failed   atomic.Bool
 }
 
 func (g *guard) StoreLog(l *raft.Log) error { return g.StoreLogs([]*raft.Log{l}) }
 
 func (g *guard) StoreLogs(ls []*raft.Log) error {
-	return g.write("append to the log", func() error { return g.stores.StoreLogs(ls) }, g.used)
+	return g.write("append to the log", func() error {
+		began := time.Now()
+		err := g.stores.StoreLogs(ls)
+		g.appended(time.Since(began))
+		return err
+	}, g.used)
 }
 
 func (g *guard) DeleteRange(from, to uint64) error {

@@ -27,6 +27,7 @@ type Status struct {
 	Term        uint64 // the newest this node has seen
 	CommitIndex uint64 // the last entry known to be committed
 	LastIndex   uint64 // the last entry in this node's log
+	Lag         uint64 // committed entries that this node has not applied
 	Members     []Member
 	Disk        Disk
 }
@@ -39,6 +40,7 @@ func (n *Node) Status() Status {
 		return s
 	}
 	s.Leader, _ = n.Leader()
+	s.Lag = n.state.lag(r)
 	s.Term, s.CommitIndex, s.LastIndex = r.CurrentTerm(), r.CommitIndex(), r.LastIndex()
 	for _, m := range r.GetConfiguration().Configuration().Servers {
 		s.Members = append(s.Members, Member{

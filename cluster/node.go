@@ -140,7 +140,7 @@ func (n *Node) startRaft(s seams) error {
 	}
 	g := &guard{
 		stores: store, limit: n.cfg.StoreTimeout, fail: n.exit, look: n.space.glance,
-		used: func() error { return n.disk.advance(phaseMember) },
+		used: func() error { return n.disk.advance(phaseMember) }, appended: n.cfg.OnLogWrite,
 	}
 	logs := &logCache{LogStore: g, backlog: n.backlog}
 	r, err := newRaft(conf, n.state, logs, g, n.disk, n.trans)

@@ -4,6 +4,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hashicorp/raft"
 )
@@ -16,6 +17,8 @@ type state struct {
 	batch raft.BatchingFSM // inner, if it takes batches
 	disk  *disk
 	begun func() // told as a snapshot begins, before the state machine is asked
+
+	inHand atomic.Uint64 // the first entry that is being applied; 0 while none is
 
 	mu        sync.Mutex
 	committed raft.Configuration // guarded by mu
@@ -39,6 +42,8 @@ func (s *state) ApplyBatch(ls []*raft.Log) []any {
 			s.note(raft.DecodeConfiguration(l.Data), l.Index)
 		}
 	}
+	s.inHand.Store(ls[0].Index)
+	defer s.inHand.Store(0)
 	if s.batch != nil {
 		return s.batch.ApplyBatch(ls)
 	}
@@ -49,6 +54,16 @@ func (s *state) ApplyBatch(ls []*raft.Log) []any {
 		}
 	}
 	return answers
+}
+
+// lag counts the committed entries that are not applied. Raft's own index says what it
+// has handed over, which is as good while nothing is being applied.
+func (s *state) lag(r *raft.Raft) uint64 {
+	applied := r.AppliedIndex()
+	if first := s.inHand.Load(); first > 0 {
+		applied = min(applied, first-1)
+	}
+	return max(r.CommitIndex(), applied) - applied
 }
 
 // Snapshot is where the log's weight is taken: what comes after it is not in it.

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
@@ -341,7 +342,7 @@ func sameEntriesAs(s raft.LogStore, from, to uint64) error {
 // after the first: Raft deletes the whole log of a store that calls itself monotonic.
 func TestRaftIsNotToldThatAWALIsMonotonic(t *testing.T) {
 	s, _ := mustOpen(t, inWAL(filepath.Join(t.TempDir(), "n1")))
-	g := &guard{stores: s, limit: DefaultStoreTimeout}
+	g := &guard{stores: s, limit: DefaultStoreTimeout, appended: func(time.Duration) {}}
 	for _, l := range []any{s.logAndVote, s, g, &logCache{LogStore: g}} {
 		if m, ok := l.(raft.MonotonicLogStore); ok && m.IsMonotonic() {
 			t.Errorf("%T is monotonic", l)

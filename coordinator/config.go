@@ -70,6 +70,9 @@ type Config struct {
 	// of the same branch again, if this one falls before the receipt is replicated.
 	// It is called with locks held and must not block.
 	OnDamage func(Damage)
+
+	// Meter, where set, counts what this coordinator does.
+	Meter Meter
 }
 
 // Damage is one branch that ended against its transaction's decision.
@@ -94,6 +97,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Admit == nil {
 		c.Admit = func() error { return nil }
+	}
+	if c.Meter == nil {
+		c.Meter = unmetered{}
 	}
 	orDuration(&c.DefaultTimeout, 15*time.Second)
 	orDuration(&c.MaxTimeout, time.Hour)

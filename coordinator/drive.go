@@ -28,6 +28,7 @@ type drive struct {
 	prepares  []*call            // those without a goroutine, that have ended or not
 	progress  []Delivery         // by branch: for people
 	heardAt   time.Time          // when the first receipt that is not logged was heard
+	laps      laps
 
 	failure   error     // why no further milestone will be reached
 	staged    milestone // staging is applied
@@ -36,14 +37,16 @@ type drive struct {
 	followers followers // those who have no goroutine to wait with
 }
 
-func newDrive(id txn.TxID, core *txn.Drive) *drive { return &drive{Drive: core, id: id} }
+func (t *term) newDrive(id txn.TxID, core *txn.Drive) *drive {
+	return &drive{Drive: core, id: id, laps: laps{began: t.clock()}}
+}
 
 // begin drives a new transaction. Its prepares leave at once where every branch's
 // driver can list what it holds prepared, and once staging is applied otherwise
 // (rule R4). mu is held.
 func (t *term) begin(s txn.Stage) *drive {
 	core, acts := txn.Open(s, t.allRecover(s.Branches))
-	d := newDrive(s.ID, core)
+	d := t.newDrive(s.ID, core)
 	t.register(d)
 	t.setDeadline(d, s.Timeout)
 	t.holdStaging(d, &acts)
@@ -101,7 +104,7 @@ func (t *term) allRecover(branches []txn.Branch) bool {
 func (t *term) resume(tx *txn.Transaction) *drive {
 	now := t.log.Now()
 	core, acts := txn.Resume(tx, now)
-	d := newDrive(tx.ID, core)
+	d := t.newDrive(tx.ID, core)
 	t.takeUp(d, now, acts)
 	return d
 }
@@ -109,7 +112,11 @@ func (t *term) resume(tx *txn.Transaction) *drive {
 // takeUp enters a drive that began from an applied state.
 func (t *term) takeUp(d *drive, now txn.Time, acts txn.Acts) {
 	t.register(d)
-	if tx := d.Transaction(); tx != nil && !tx.State.Decided() {
+	switch tx := d.Transaction(); {
+	case tx == nil:
+	case tx.State.Decided():
+		d.laps.decided = d.laps.began
+	default:
 		t.setDeadline(d, tx.Deadline().Sub(now))
 	}
 	t.carry(d, acts, nil)
@@ -141,6 +148,7 @@ func (t *term) carry(d *drive, a txn.Acts, err error) {
 func (t *term) write(d *drive, c txn.Command) {
 	switch c := c.(type) {
 	case txn.Decide:
+		d.laps.proposed = t.clock()
 		if c.Decision == txn.Commit {
 			failpoint("after-votes")
 		}
@@ -182,6 +190,7 @@ func (t *term) catchUp(d *drive) {
 	if tx == nil || tx == d.known {
 		return
 	}
+	t.leftActive(d, tx)
 	d.known = tx
 	t.rebook(d)
 	if !d.staged.reached {
@@ -199,11 +208,12 @@ func (t *term) catchUp(d *drive) {
 	if !d.decided.reached {
 		d.stopTimers()
 		t.releaseBytes(d)
+		t.meterDecision(d, tx)
 		failpoint("after-decision")
 		d.decided.reach()
 		d.followers.tell()
 	}
-	d.tellDelivered()
+	t.tellDelivered(d)
 	if tx.State.Finished() {
 		failpoint("after-receipts")
 	}
@@ -228,8 +238,9 @@ func (t *term) rebook(d *drive) {
 	}
 }
 
-func (d *drive) tellDelivered() {
+func (t *term) tellDelivered(d *drive) {
 	if d.Delivered() && !d.delivered.reached {
+		t.cfg.Meter.Delivered(d.id, t.clock()-d.laps.decided)
 		d.delivered.reach()
 		d.followers.tell()
 	}
@@ -342,7 +353,7 @@ func (t *term) settle(batch []*drive) {
 		}
 		now := t.log.Now()
 		if core, acts := old.Settled(tx, now); core != nil {
-			t.takeUp(newDrive(old.id, core), now, acts)
+			t.takeUp(t.newDrive(old.id, core), now, acts)
 		}
 	}
 }
@@ -358,6 +369,7 @@ func (d *drive) stopTimers() {
 	for _, c := range d.prepares {
 		if c.cancel() {
 			c.lane.preparing--
+			c.lane.meter.Called(c.work.Kind, CallGivenUp, time.Since(c.left))
 			c.lane.pump()
 		}
 	}

@@ -41,6 +41,8 @@ type lane struct {
 	restUntil time.Time
 	expedited time.Time // when all that waits was last brought forward
 	timer     *time.Timer
+
+	meter ParticipantMeter // set once
 }
 
 // call is work for one branch.
@@ -48,7 +50,7 @@ type call struct {
 	lane *lane
 	d    *drive
 	work txn.Work
-	left time.Time // prepares only
+	left time.Time // for the participant
 	next time.Time // not before; deliveries only
 	seq  uint64    // order of arrival among equals
 
@@ -61,7 +63,10 @@ const laneDegree = 8
 
 func newLane(t *term, name string) *lane {
 	older := func(a, b txn.TxID) bool { return bytes.Compare(a[:], b[:]) < 0 }
-	return &lane{t: t, name: name, door: &door{t: t, name: name}, open: btree.NewG(laneDegree, older)}
+	return &lane{
+		t: t, name: name, door: &door{t: t, name: name}, open: btree.NewG(laneDegree, older),
+		meter: t.cfg.Meter.Participant(name),
+	}
 }
 
 // branch is what the participant is told. The horizon never passes a transaction
@@ -127,6 +132,7 @@ func (l *lane) pumpDeliveries() {
 			continue
 		}
 		l.delivering++
+		c.left = now
 		p := &c.d.progress[c.work.Branch-1]
 		p.Attempts++
 		p.Next = time.Time{}
@@ -213,7 +219,9 @@ func (l *lane) answered(c *call, vote participants.Vote, err error) {
 	if err == nil && (vote.Kind < txn.VoteCommit || vote.Kind > txn.VoteAbort) {
 		err = errors.New("the driver answered without a vote")
 	}
-	l.pace += (time.Since(c.left) - l.pace) / 8
+	took := time.Since(c.left)
+	l.pace += (took - l.pace) / 8
+	l.meter.Called(c.work.Kind, prepareResult(vote, err), took)
 	l.t.voted(c.d, c.work.Branch, vote, err)
 	l.preparing--
 	l.pump()
@@ -243,15 +251,19 @@ func (l *lane) delivered(c *call, err error) {
 		return
 	}
 	var damage *participants.Heuristic
+	took := time.Since(c.left)
 	switch {
 	case err == nil:
 		l.succeeded()
+		l.meter.Called(c.work.Kind, CallDone, took)
 		l.t.acknowledged(c.d, c.work.Branch, txn.Done)
 	case errors.As(err, &damage):
 		l.succeeded()
+		l.meter.Called(c.work.Kind, CallHeuristic, took)
 		l.damaged(c, damage)
 		l.t.acknowledged(c.d, c.work.Branch, damage.Receipt)
 	default:
+		l.meter.Called(c.work.Kind, CallFailed, took)
 		l.failed(c, err)
 	}
 	l.pump()
@@ -304,6 +316,8 @@ type fifo struct {
 }
 
 func (q *fifo) push(c *call) { q.calls = append(q.calls, c) }
+
+func (q *fifo) len() int { return len(q.calls) - q.head }
 
 func (q *fifo) pop() *call {
 	if q.head == len(q.calls) {

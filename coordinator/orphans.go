@@ -69,6 +69,7 @@ func (t *term) closeUnregistered() {
 		}
 		l.stopTimer()
 		delete(t.lanes, name)
+		t.cfg.Meter.Unregistered(name)
 		t.work.Go(l.door.close)
 	}
 }

@@ -25,7 +25,7 @@ func (t *term) acknowledged(d *drive, number int, r txn.Receipt) {
 		d.heardAt = time.Now()
 	}
 	t.receipts[d] = struct{}{}
-	d.tellDelivered()
+	t.tellDelivered(d)
 	t.scheduleFlush()
 	failpoint("between-deliveries")
 }

@@ -23,6 +23,7 @@ type term struct {
 	*Coordinator
 	ctx    context.Context // the leadership
 	epoch  uint64
+	began  time.Time
 	logger hclog.Logger
 	work   sync.WaitGroup
 	crew   *crew
@@ -47,6 +48,7 @@ func newTerm(ctx context.Context, c *Coordinator, epoch uint64) *term {
 		Coordinator: c,
 		ctx:         ctx,
 		epoch:       epoch,
+		began:       time.Now(),
 		logger:      c.logger.With("epoch", epoch),
 		live:        make(map[txn.TxID]*drive),
 		lanes:       make(map[string]*lane),
@@ -103,6 +105,7 @@ func (t *term) admit(s txn.Stage) (d *drive, known *txn.Transaction, err error) 
 		return d, known, t.checkSame(d, known, print, err)
 	}
 	if err := t.admissible(s); err != nil {
+		t.cfg.Meter.Refused(err)
 		return nil, nil, err
 	}
 	failpoint("before-stage")
@@ -298,6 +301,7 @@ func (t *term) propose(ctx context.Context, c txn.Command) (*txn.Transaction, er
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		t.answered(c)
+		t.meterTombstone(c, tx, err)
 		if d := t.live[c.Transaction()]; d != nil && !t.ended {
 			t.carry(d, d.Noticed(fateOf(err), tx), err)
 		}

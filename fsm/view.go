@@ -74,12 +74,15 @@ func (m *Machine) AppliedIndex() uint64 {
 
 // Stats counts what there is, and what was done since the process started.
 type Stats struct {
-	Unfinished   int // transactions that are owed something
-	Retained     int // all that are known, unfinished and finished
-	Damaged      int // those with a heuristic branch
-	Finished     int // those that retention will end: finished, and not damaged
-	Participants int
-	Watches      int // subscribers to changes
+	Unfinished int // transactions that are owed something
+	// OldestUnfinished is when the first of them began, by its txid; zero where there
+	// is none.
+	OldestUnfinished txn.Time
+	Retained         int // all that are known, unfinished and finished
+	Damaged          int // those with a heuristic branch
+	Finished         int // those that retention will end: finished, and not damaged
+	Participants     int
+	Watches          int // subscribers to changes
 	// Oldest is where the horizon must pass for the first of Finished to go; zero
 	// where there is none.
 	Oldest txn.Time
@@ -96,6 +99,9 @@ func (m *Machine) Stats() Stats {
 	defer m.mu.RUnlock()
 	s := m.stats
 	s.Unfinished = m.state.unfinished.Len()
+	if first, ok := m.state.unfinished.Min(); ok {
+		s.OldestUnfinished = first.Time()
+	}
 	s.Retained = m.state.transactions.len()
 	s.Damaged = m.state.damaged.Len()
 	s.Finished = m.state.ripening.len()

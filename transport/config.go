@@ -63,6 +63,8 @@ type Config struct {
 
 	Logger  hclog.Logger
 	Version string // of the binary, shown by Cluster.Status
+	// Pulse tells what this node decided in the last seconds; the default knows nothing.
+	Pulse func() Pulse
 
 	// DefaultTimeout, MaxTimeout and MaxInteractiveTimeout are the coordinator's:
 	// 15s, 1h and 24h.
@@ -102,6 +104,9 @@ func (c Config) withDefaults() Config {
 	c.MaxPerStream = orDefault(c.MaxPerStream, 32768)
 	c.MaxCalls = orDefault(c.MaxCalls, 32768)
 	c.MaxWatches = orDefault(c.MaxWatches, 1024)
+	if c.Pulse == nil {
+		c.Pulse = func() Pulse { return Pulse{} }
+	}
 	if c.Logger == nil {
 		c.Logger = hclog.NewNullLogger()
 	}

@@ -157,7 +157,7 @@ func (p *program) serveParticipant(ctx context.Context, flags serving, open func
 		return err
 	}
 	if flags.debugListen != "" {
-		profiles, err := debug.Listen(flags.debugListen)
+		profiles, err := debug.Listen(flags.debugListen, nil)
 		if err != nil {
 			return err
 		}

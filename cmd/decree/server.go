@@ -13,6 +13,7 @@ import (
 	"github.com/decree-tx/decree/cmd/internal/config"
 	"github.com/decree-tx/decree/cmd/internal/daemon"
 	"github.com/decree-tx/decree/cmd/internal/debug"
+	"github.com/decree-tx/decree/cmd/internal/metrics"
 )
 
 const serverHelp = `Runs one coordinator node.
@@ -59,8 +60,12 @@ func foreignVariables() []string {
 // serve runs a node until ctx ends.
 func (p *program) serve(ctx context.Context, cfg config.Server) error {
 	defer paceCollector(os.LookupEnv)()
+	counts := metrics.New(metricsBuild())
+	if err := counts.ObserveRaft(); err != nil {
+		return err
+	}
 	if cfg.DebugListen != "" {
-		profiles, err := debug.Listen(cfg.DebugListen)
+		profiles, err := debug.Listen(cfg.DebugListen, counts.Handler())
 		if err != nil {
 			return err
 		}
@@ -70,6 +75,7 @@ func (p *program) serve(ctx context.Context, cfg config.Server) error {
 		Drivers: drivers(),
 		Logger:  newLogger(p.stderr, cfg.LogLevel, cfg.LogFormat),
 		Version: buildInfo().String(),
+		Metrics: counts,
 		Exit:    p.die,
 	})
 	switch {

@@ -6,6 +6,8 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
+
+	"github.com/decree-tx/decree/cmd/internal/metrics"
 )
 
 // provenance is what the binary knows of how it was made.
@@ -65,4 +67,10 @@ func (p *program) versionCommand() *cobra.Command {
 			return nil
 		},
 	}
+}
+
+// metricsBuild is what monitoring is told of the binary.
+func metricsBuild() metrics.Build {
+	b := buildInfo()
+	return metrics.Build{Version: b.String(), Revision: b.Revision, Go: b.Go}
 }

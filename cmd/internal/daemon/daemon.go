@@ -16,6 +16,7 @@ import (
 
 	"github.com/decree-tx/decree/cluster"
 	"github.com/decree-tx/decree/cmd/internal/config"
+	"github.com/decree-tx/decree/cmd/internal/metrics"
 	"github.com/decree-tx/decree/coordinator"
 	"github.com/decree-tx/decree/coordinator/node"
 	"github.com/decree-tx/decree/participants"
@@ -31,6 +32,8 @@ type Options struct {
 	Drivers participants.Drivers
 	Logger  hclog.Logger
 	Version string
+	// Metrics count what the node does; nil for none that anybody reads.
+	Metrics *metrics.Metrics
 	// Exit ends the process at once and does not return. It is called when going
 	// on could break a promise, such as after a failed fsync.
 	Exit func(error)
@@ -47,6 +50,7 @@ type Daemon struct {
 	// set once by Open
 	cfg       config.Server
 	logger    hclog.Logger
+	metrics   *metrics.Metrics
 	listeners listeners
 	node      *node.Node
 	server    *transport.Server
@@ -61,7 +65,10 @@ func Open(ctx context.Context, cfg config.Server, o Options) (*Daemon, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	d := &Daemon{cfg: cfg, logger: o.Logger}
+	if o.Metrics == nil {
+		o.Metrics = metrics.New(metrics.Build{Version: o.Version})
+	}
+	d := &Daemon{cfg: cfg, logger: o.Logger, metrics: o.Metrics}
 	var err error
 	if d.listeners, err = listen(cfg); err != nil {
 		return nil, err
@@ -82,12 +89,16 @@ func Open(ctx context.Context, cfg config.Server, o Options) (*Daemon, error) {
 		Drivers:        o.Drivers,
 		Logger:         o.Logger,
 		Version:        o.Version,
+		Pulse:          d.metrics.Pulse,
 		DefaultTimeout: cfg.DefaultTimeout,
 		MaxTimeout:     cfg.MaxTimeout,
 		// Room for JSON's quoting and base64, so that it is the bound on payloads
 		// that answers.
 		MaxRequestBytes: 4 * max(cfg.MaxPayload, leastTransaction),
 	})
+	if err == nil {
+		err = d.metrics.Observe(d.node)
+	}
 	if err != nil {
 		d.listeners.close()
 		return nil, errors.Join(err, d.node.Close(ctx))
@@ -123,6 +134,7 @@ func nodeConfig(cfg config.Server, o Options, api string) node.Config {
 			DiskHeadroom:     int64(cfg.DiskHeadroom),
 			DiskReserve:      int64(cfg.DiskReserve),
 			StoreTimeout:     cfg.StoreTimeout,
+			OnLogWrite:       o.Metrics.LogWritten,
 			Exit:             o.Exit,
 		},
 		Coordinator: coordinator.Config{
@@ -134,6 +146,8 @@ func nodeConfig(cfg config.Server, o Options, api string) node.Config {
 			MaxUnfinishedPerParticipant: cfg.MaxUnfinishedPerParticipant,
 			MaxPayload:                  cfg.MaxPayload,
 			MaxTransactionBytes:         max(cfg.MaxPayload, leastTransaction),
+			OnDamage:                    o.Metrics.Damaged,
+			Meter:                       o.Metrics.Meter(),
 		},
 		Drivers:     o.Drivers,
 		Logger:      o.Logger,
@@ -153,6 +167,12 @@ func orOff(a net.Addr) string {
 // Run serves until ctx ends and then stops gracefully, within the configured
 // time, and returns nil; or until a listener fails. It releases everything.
 func (d *Daemon) Run(ctx context.Context) error {
+	counting, stopCounting := context.WithCancel(context.Background())
+	var counts sync.WaitGroup
+	counts.Go(func() { d.metrics.Run(counting) })
+	defer counts.Wait()
+	defer stopCounting()
+
 	served := make(chan error, 1)
 	go func() { served <- d.server.Serve(d.listeners.grpc, d.listeners.http) }()
 	d.logger.Info("node serves", "node", d.cfg.NodeID, "grpc", d.GRPC, "http", orOff(d.HTTP))

@@ -44,7 +44,7 @@ type Server struct {
 }
 
 // Listen serves at an address that Check has passed. Close the server.
-func Listen(address string) (*Server, error) {
+func Listen(address string, metrics http.Handler) (*Server, error) {
 	l, err := net.Listen("tcp", address)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
@@ -53,7 +53,7 @@ func Listen(address string) (*Server, error) {
 		return nil, fmt.Errorf("debug-listen: %w", err)
 	}
 	s := &Server{
-		http:  &http.Server{Handler: handler(), ReadHeaderTimeout: headerTimeout},
+		http:  &http.Server{Handler: handler(metrics), ReadHeaderTimeout: headerTimeout},
 		addr:  l.Addr(),
 		ended: make(chan struct{}),
 	}
@@ -66,13 +66,16 @@ func Listen(address string) (*Server, error) {
 
 // handler is the profiles' own: the default mux would show them wherever else
 // somebody serves that.
-func handler() http.Handler {
+func handler(metrics http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/debug/pprof/", pprof.Index) // and heap, goroutine, allocs, block, mutex below it
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	if metrics != nil {
+		mux.Handle("/metrics", metrics)
+	}
 	return mux
 }
 

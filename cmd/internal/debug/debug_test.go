@@ -36,7 +36,7 @@ func TestCheck(t *testing.T) {
 }
 
 func TestProfilesAreServed(t *testing.T) {
-	s, err := Listen("127.0.0.1:0")
+	s, err := Listen("127.0.0.1:0", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +55,7 @@ func TestProfilesAreServed(t *testing.T) {
 	if got, err := get("/"); err != nil || !strings.HasPrefix(got, "404") {
 		t.Errorf("at the root: %q, %v", got, err)
 	}
-	if _, err := Listen(s.Addr().String()); err == nil || !strings.Contains(err.Error(), "another process listens") {
+	if _, err := Listen(s.Addr().String(), nil); err == nil || !strings.Contains(err.Error(), "another process listens") {
 		t.Errorf("a second one: %v", err)
 	}
 	if err := s.Close(); err != nil {
