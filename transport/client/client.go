@@ -18,8 +18,9 @@ type Config struct {
 	// Endpoints are the gRPC addresses, host:port, of some or better all nodes. One
 	// that answers is enough.
 	Endpoints []string
-	// DialOptions are added to the client's own, such as credentials; without any,
-	// connections are plain text.
+	// Security secures the connections; the zero Security is plain text.
+	Security Security
+	// DialOptions are added to the client's own.
 	DialOptions []grpc.DialOption
 }
 
@@ -53,7 +54,11 @@ func New(cfg Config) (*Client, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	p, err := newEndpoints(cfg.Endpoints, cfg.DialOptions)
+	secured, err := cfg.Security.dialOptions()
+	if err != nil {
+		return nil, err
+	}
+	p, err := newEndpoints(cfg.Endpoints, append(secured, cfg.DialOptions...))
 	if err != nil {
 		return nil, err
 	}

@@ -5,15 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
-	"google.golang.org/grpc/credentials/insecure"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
 
 	"github.com/decree-tx/decree/transport/api/decree/submitmany"
 )
@@ -35,6 +37,8 @@ const (
 	// rewatchDelay is the pause before a node's health is watched again after the
 	// stream ended, jittered; a stream opens only on a connection that works.
 	rewatchDelay = 200 * time.Millisecond
+	// whyTimeout bounds asking why a connection does not stand.
+	whyTimeout = 250 * time.Millisecond
 	// maxAnswerBytes bounds an answer: a page of a thousand transactions.
 	maxAnswerBytes = 64 << 20
 )
@@ -96,7 +100,6 @@ func dialOptions() []grpc.DialOption {
 	reconnect.BaseDelay = 50 * time.Millisecond
 	reconnect.MaxDelay = reconnectCap
 	return []grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: connectTimeout}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingAfter, Timeout: pingTimeout}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswerBytes)),
@@ -225,7 +228,7 @@ func (e *endpoint) ready(ctx context.Context) error {
 		case connectivity.Ready:
 			return nil
 		case connectivity.TransientFailure, connectivity.Shutdown:
-			return &unreachableError{address: e.address, state: state}
+			return &unreachableError{address: e.address, state: state, why: e.why(ctx)}
 		case connectivity.Idle:
 			e.conn.Connect()
 		}
@@ -235,14 +238,35 @@ func (e *endpoint) ready(ctx context.Context) error {
 	}
 }
 
+// why is what the last attempt to connect came to, as gRPC tells it to a call: which
+// fails at once while no connection stands, and asks for nothing that matters where one
+// has come to stand meanwhile.
+func (e *endpoint) why(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, whyTimeout)
+	defer cancel()
+	_, err := healthv1.NewHealthClient(e.conn).Check(ctx, &healthv1.HealthCheckRequest{})
+	if status.Code(err) != codes.Unavailable {
+		return ""
+	}
+	why := strings.TrimPrefix(status.Convert(err).Message(), "connection error: desc = ")
+	if strings.Contains(why, "looked like an HTTP/1.1 header") { // what a node answers to plain text
+		return "it speaks TLS, and this client plain text: name the cluster's authorities (CA)"
+	}
+	return why
+}
+
 // unreachableError is definite: nothing was sent.
 type unreachableError struct {
 	address string
 	state   connectivity.State
-	err     error // of the context, if that ended first
+	why     string // in gRPC's words, where they are known
+	err     error  // of the context, if that ended first
 }
 
 func (e *unreachableError) Error() string {
+	if e.why != "" {
+		return fmt.Sprintf("cannot connect to %s: %s", e.address, e.why)
+	}
 	return fmt.Sprintf("cannot connect to %s (%s)", e.address, e.state)
 }
 

@@ -54,6 +54,9 @@ const (
 	ErrNodeUnreachable    = Reason("NODE_UNREACHABLE")
 	ErrLastVoter          = Reason("LAST_VOTER")
 
+	ErrUnauthenticated = Reason("UNAUTHENTICATED")   // the node does not know who calls
+	ErrDenied          = Reason("PERMISSION_DENIED") // the caller's role may not
+
 	ErrWatchLagged = Reason("WATCH_LAGGED") // events were missed: list, then watch again
 
 	// The client retries these by itself. A call fails with one of them only once
