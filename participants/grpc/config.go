@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"strconv"
+
+	"github.com/decree-tx/decree/participants"
 )
 
 // Config is the JSON object of a registration with this driver:
@@ -17,10 +19,17 @@ type Config struct {
 	// Target is the service's host:port. A host name is resolved by DNS, again
 	// when a connection is lost.
 	Target string `json:"target"`
-	// Insecure says that the connection is plain text; without it, TLS against the
-	// system's roots. The default is plain text for a loopback target and TLS for
+	// Insecure says that the connection is plain text; without it, TLS. The default is plain text for a loopback target and TLS for
 	// every other, so that nothing crosses a network in the clear by omission.
 	Insecure *bool `json:"insecure,omitempty"`
+	// CA refers to the PEM certificates of the authorities, one of which must have
+	// signed the service's certificate. The default is the system's. Where it is given,
+	// the connection to a loopback target is TLS too.
+	CA participants.Reference `json:"ca,omitempty"`
+	// Certificate and Key refer to the PEM certificate and key that the node shows to
+	// the service. The default is none.
+	Certificate participants.Reference `json:"certificate,omitempty"`
+	Key         participants.Reference `json:"key,omitempty"`
 	// Authority is the name that the service's certificate must carry, where that
 	// is not the target's host.
 	Authority string `json:"authority,omitempty"`
@@ -55,7 +64,7 @@ func (c Config) Validate() error {
 	if c.Authority != "" && c.insecure() {
 		problems = append(problems, errors.New("authority: has no meaning on a plain-text connection"))
 	}
-	return errors.Join(problems...)
+	return errors.Join(append(problems, c.validateSecurity()...)...)
 }
 
 func checkTarget(target string) error {
@@ -76,6 +85,9 @@ func checkTarget(target string) error {
 func (c Config) insecure() bool {
 	if c.Insecure != nil {
 		return *c.Insecure
+	}
+	if c.CA != "" || c.Certificate != "" {
+		return false
 	}
 	host, _, err := net.SplitHostPort(c.Target)
 	if err != nil {

@@ -57,7 +57,7 @@ func (Driver) Open(_ context.Context, r participants.Registration, log hclog.Log
 	if err != nil {
 		return nil, err
 	}
-	conn, err := grpc.NewClient("dns:///"+cfg.Target, dialOptions(cfg)...)
+	conn, err := grpc.NewClient("dns:///"+cfg.Target, dialOptions(cfg, log)...)
 	if err != nil {
 		return nil, fmt.Errorf("target %q: %w", cfg.Target, err)
 	}
@@ -79,13 +79,13 @@ func newClient(conn *grpc.ClientConn, log hclog.Logger) *client {
 	return c
 }
 
-func dialOptions(cfg Config) []grpc.DialOption {
-	security := credentials.NewTLS(nil)
+func dialOptions(cfg Config, log hclog.Logger) []grpc.DialOption {
+	var secured credentials.TransportCredentials = &security{cfg: cfg, log: log}
 	if cfg.insecure() {
-		security = insecure.NewCredentials()
+		secured = insecure.NewCredentials()
 	}
 	opts := []grpc.DialOption{
-		grpc.WithTransportCredentials(security),
+		grpc.WithTransportCredentials(secured),
 		// Retries are the coordinator's, and their pace is part of its bounds: a
 		// service configuration found in DNS must not add its own.
 		grpc.WithDisableServiceConfig(),
