@@ -66,6 +66,9 @@ type Config struct {
 	// Pulse tells what this node decided in the last seconds; the default knows nothing.
 	Pulse func() Pulse
 
+	// Security of the API; the zero value is plain text for everybody.
+	Security Security
+
 	// DefaultTimeout, MaxTimeout and MaxInteractiveTimeout are the coordinator's:
 	// 15s, 1h and 24h.
 	DefaultTimeout        time.Duration

@@ -192,7 +192,7 @@ func try[A any](ctx context.Context, s *Server, e *errand[A], now leadership) (A
 		defer cut(nil)
 		defer context.AfterFunc(now.reign, func() { cut(errDeposed) })()
 	}
-	return e.remote(metadata.AppendToOutgoingContext(ctx, metadataHop, "1"), conn)
+	return e.remote(passedOn(ctx), conn)
 }
 
 // pause waits before attempt n+1, or until who leads has changed; false when ctx

@@ -16,6 +16,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"github.com/hashicorp/go-hclog"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	spb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
@@ -79,6 +80,7 @@ func (s *Server) openGateway() error {
 		runtime.WithRoutingErrorHandler(routingError),
 		runtime.WithIncomingHeaderMatcher(func(string) (string, bool) { return "", false }),
 		runtime.WithOutgoingHeaderMatcher(func(string) (string, bool) { return "", false }),
+		runtime.WithMetadata(inwardMetadata),
 		runtime.WithDisablePathLengthFallback(),
 		runtime.WithDisableHTTPMethodOverride(),
 	)
@@ -93,7 +95,7 @@ func (s *Server) openGateway() error {
 	root := http.NewServeMux()
 	root.HandleFunc("GET /healthz", s.healthz)
 	root.HandleFunc("GET /readyz", s.readyz)
-	root.Handle("/", s.checked(mux))
+	root.Handle("/", s.identified(s.checked(mux)))
 	s.http = &http.Server{
 		// A page of another origin must not move money through a browser.
 		Handler:           http.NewCrossOriginProtection().Handler(root),
@@ -101,6 +103,11 @@ func (s *Server) openGateway() error {
 		ReadTimeout:       httpBodyTimeout,
 		IdleTimeout:       httpIdleTimeout,
 		MaxHeaderBytes:    httpMaxHeader,
+		// What it has to say is about connections of strangers.
+		ErrorLog: s.logger.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
+	}
+	if c := s.cfg.Security.Certificates; c != nil {
+		s.http.TLSConfig = c.Server("h2", "http/1.1")
 	}
 	return nil
 }

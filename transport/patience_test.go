@@ -23,7 +23,7 @@ func offline(t *testing.T) *testNode {
 	n.Server = &Server{
 		cfg:   Config{Coordinator: n.coordinator, Node: n.node},
 		calls: make(chan struct{}, 2),
-		link:  newPeerLink(n.node, 1<<20),
+		link:  newPeerLink(n.node, 1<<20, Security{}),
 	}
 	n.observer = newObserver(n.node, n.coordinator.Leads, func(bool) {})
 	ctx, cancel := context.WithCancel(t.Context())

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
@@ -37,8 +38,10 @@ const (
 // peerLink is the one connection to the leader's API. It is kept for as long as
 // that node leads.
 type peerLink struct {
-	node Node // set once
-	max  int  // bytes of a message; set once
+	// set once
+	node     Node
+	max      int // bytes of a message
+	security credentials.TransportCredentials
 
 	turn chan struct{} // holds a token while someone looks at what follows
 
@@ -53,8 +56,12 @@ type peerLink struct {
 	closed  chan struct{}
 }
 
-func newPeerLink(node Node, maxBytes int) *peerLink {
-	return &peerLink{node: node, max: maxBytes, turn: make(chan struct{}, 1), closed: make(chan struct{})}
+func newPeerLink(node Node, maxBytes int, s Security) *peerLink {
+	security := insecure.NewCredentials()
+	if s.Certificates != nil {
+		security = s.Certificates.DialPeerGRPC()
+	}
+	return &peerLink{node: node, max: maxBytes, security: security, turn: make(chan struct{}, 1), closed: make(chan struct{})}
 }
 
 // connect returns a connection that is up. Its errors wrap errUnreachable: nothing
@@ -142,7 +149,7 @@ func newPeerLine(conn *grpc.ClientConn) *peerLine {
 // submit sends a submission to the leader over a connection to it.
 func (p *peerLink) submit(ctx context.Context, conn *grpc.ClientConn, req *decreev1.SubmitRequest) (*decreev1.Result, error) {
 	if l := p.lines.Load(); l != nil && l.conn == conn {
-		r, err := l.Submit(ctx, nil, req) // whose reign ends ctx
+		r, err := l.SubmitFor(ctx, nil, callerOf(ctx).String(), req) // whose reign ends ctx
 		var broken *submitmany.BrokenError
 		switch {
 		case errors.Is(err, submitmany.ErrByCall):
@@ -170,7 +177,7 @@ func (p *peerLink) dial(address string) (*grpc.ClientConn, error) {
 	reconnect.BaseDelay = 50 * time.Millisecond
 	reconnect.MaxDelay = peerReconnectCap
 	return grpc.NewClient("passthrough:///"+address,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(p.security),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: helloTimeout}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: peerPingAfter, Timeout: peerPingTimeout}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(p.max), grpc.MaxCallSendMsgSize(p.max)),

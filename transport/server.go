@@ -57,6 +57,7 @@ type Server struct {
 	health   *health.Server
 	observer *observer
 	link     *peerLink
+	guard    *guard            // nil where callers are not asked who they are
 	inward   *bufconn.Listener // the gateway's way to grpc
 	gateway  *grpc.ClientConn
 	calls    chan struct{}   // a token for each mutating call under way
@@ -84,7 +85,8 @@ func New(cfg Config) (*Server, error) {
 		cfg:     cfg,
 		logger:  cfg.Logger.Named("transport"),
 		health:  health.NewServer(),
-		link:    newPeerLink(cfg.Node, maxAnswerBytes),
+		link:    newPeerLink(cfg.Node, maxAnswerBytes, cfg.Security),
+		guard:   newGuard(cfg.Security),
 		inward:  bufconn.Listen(inwardBuffer),
 		calls:   make(chan struct{}, cfg.MaxCalls),
 		watches: make(chan struct{}, cfg.MaxWatches),
@@ -103,7 +105,8 @@ func New(cfg Config) (*Server, error) {
 }
 
 func (s *Server) newGRPC() *grpc.Server {
-	g := grpc.NewServer(
+	options := []grpc.ServerOption{
+		grpc.Creds(newDoorman(s.cfg.Security, s.logger)),
 		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.MaxRecvMsgSize(s.cfg.MaxRequestBytes),
 		grpc.MaxSendMsgSize(maxAnswerBytes),
@@ -115,7 +118,11 @@ func (s *Server) newGRPC() *grpc.Server {
 		}),
 		grpc.StreamInterceptor(s.endStream),
 		grpc.WaitForHandlers(true), // Stop returns after the last of them
-	)
+	}
+	if s.guard != nil {
+		options = append(options, grpc.ChainUnaryInterceptor(s.guard.unary), grpc.ChainStreamInterceptor(s.guard.stream))
+	}
+	g := grpc.NewServer(options...)
 	decreev1.RegisterTransactionsServer(g, &transactions{Server: s})
 	decreev1.RegisterParticipantsServer(g, &registry{Server: s})
 	decreev1.RegisterClusterServer(g, &nodes{Server: s})
@@ -162,7 +169,7 @@ func (s *Server) Serve(grpcListener, httpListener net.Listener) error {
 
 	failed := make(chan error, 3)
 	if !s.begin(func() { s.observer.run(s.drained) },
-		func() { failed <- s.serveGRPC(s.inward) },
+		func() { failed <- s.serveGRPC(inwardListener{s.inward}) },
 		func() { failed <- s.serveGRPC(grpcListener) },
 		func() { failed <- s.serveHTTP(httpListener) }) {
 		return errors.Join(grpcListener.Close(), httpListener.Close())
@@ -201,7 +208,11 @@ func (s *Server) serveGRPC(l net.Listener) error {
 }
 
 func (s *Server) serveHTTP(l net.Listener) error {
-	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	serve := s.http.Serve
+	if s.http.TLSConfig != nil {
+		serve = func(l net.Listener) error { return s.http.ServeTLS(l, "", "") }
+	}
+	if err := serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve HTTP on %s: %w", l.Addr(), err)
 	}
 	return nil

@@ -35,6 +35,8 @@ import (
 //	UNAVAILABLE          certainly nothing was done; RetryInfo, as above
 //	DEADLINE_EXCEEDED    the time was over before the outcome was known
 //	ABORTED              a stream was cut; open it again
+//	UNAUTHENTICATED      the node does not know who calls
+//	PERMISSION_DENIED    it does, and they may not
 //
 // OUTCOME_UNKNOWN is DEADLINE_EXCEEDED and not UNAVAILABLE: the latter invites a
 // generic client to send the call again, which without a txid of its own would be
@@ -79,6 +81,8 @@ const (
 	reasonOutcomeUnknown      = "OUTCOME_UNKNOWN"
 	reasonCanceled            = "CANCELED"
 	reasonInternal            = "INTERNAL"
+	reasonUnauthenticated     = "UNAUTHENTICATED"
+	reasonDenied              = "PERMISSION_DENIED"
 	reasonUnreachable         = "UNREACHABLE" // inside only: no connection, hence nothing sent
 	maxMessage                = 2048          // bytes of a message: errors of participants may be long
 	retryLeader               = 200 * time.Millisecond
@@ -128,6 +132,9 @@ var refusals = [...]refusal{
 	{fsm.ErrInvalidEntry, codes.InvalidArgument, reasonInvalidRequest},
 	{cluster.ErrInvalidPeer, codes.InvalidArgument, reasonInvalidRequest},
 	{coordinator.ErrInvalid, codes.InvalidArgument, reasonInvalidRequest},
+
+	{errUnauthenticated, codes.Unauthenticated, reasonUnauthenticated},
+	{errDenied, codes.PermissionDenied, reasonDenied},
 
 	{errStopping, codes.Unavailable, reasonShuttingDown},
 	{errUnreachable, codes.Unavailable, reasonUnreachable},

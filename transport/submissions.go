@@ -14,7 +14,9 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/decree-tx/decree/coordinator"
+	"github.com/decree-tx/decree/transport/access"
 	decreev1 "github.com/decree-tx/decree/transport/api/decree/v1"
+	"github.com/decree-tx/decree/transport/certs"
 )
 
 // This file is the server's end of SubmitMany. Three kinds of goroutines serve a
@@ -37,6 +39,7 @@ type submissions struct {
 	server    *transactions
 	stream    grpc.BidiStreamingServer[decreev1.SubmitManyRequest, decreev1.SubmitManyResponse]
 	hops      int
+	from      *admission // who opened it; nil where callers are not asked who they are
 	deadlines *deadlines
 	sender    sync.WaitGroup
 
@@ -54,7 +57,7 @@ type submissions struct {
 // has been answered, or the stream is broken.
 func (s *transactions) SubmitMany(stream grpc.BidiStreamingServer[decreev1.SubmitManyRequest, decreev1.SubmitManyResponse]) error {
 	m := &submissions{
-		server: s, stream: stream, hops: hops(stream.Context()), deadlines: newDeadlines(stream.Context(), func(f *following, cause error) { s.cfg.Coordinator.Leave(&f.Following, cause) }),
+		server: s, stream: stream, hops: hops(stream.Context()), from: admissionOf(stream.Context()), deadlines: newDeadlines(stream.Context(), func(f *following, cause error) { s.cfg.Coordinator.Leave(&f.Following, cause) }),
 		ready: make(chan struct{}, 1), room: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	window := uint32(min(s.cfg.MaxPerStream, math.MaxUint32)) //nolint:gosec // bounded
@@ -126,12 +129,14 @@ type streamed struct {
 	begun  bool                 // the request was checked, and is right
 	within *deadline
 	answer decreev1.SubmissionAnswer
+	who    certs.Identity // nobody where callers are not asked who they are
+	pass   access.Pass
 }
 
 // forget lets go of what the submission asked for, which may be large.
 func (s *streamed) forget() {
 	s.asked, s.work.req, s.work.sub = nil, nil, coordinator.Submission{}
-	s.begun, s.within = false, nil
+	s.begun, s.within, s.who = false, nil, certs.Identity{}
 	s.answer.Reset()
 }
 
@@ -143,12 +148,27 @@ func (s *streamed) begin() error {
 		req = &decreev1.SubmitRequest{} // as gRPC has it of an empty message
 	}
 	s.named = req.GetTxid() != ""
+	if err := s.admit(); err != nil {
+		return refuse(err, req.GetTxid())
+	}
 	if err := s.work.begin(req); err != nil {
 		return refuse(err, req.GetTxid())
 	}
 	s.begun, s.within = true, s.deadline(s.work.errand.budget)
 	s.asked = nil
 	return nil
+}
+
+// admit lets the submission in, where callers are asked who they are.
+func (s *streamed) admit() (err error) {
+	from, g := s.stream.from, s.stream.server.guard
+	if from == nil {
+		return nil
+	}
+	if s.who, err = g.submitter(from, s.asked.GetCaller()); err == nil && !from.node {
+		s.pass, err = g.enter(s.who)
+	}
+	return err
 }
 
 // start has the submission carried out by this node, if it leads, and by no goroutine:
@@ -212,11 +232,16 @@ func (s *streamed) carryOut() {
 			return
 		}
 	}
-	s.told(carryOut(s.within, s.stream.server.Server, s.stream.hops, &s.work.errand))
+	ctx := context.Context(s.within)
+	if s.stream.from != nil {
+		ctx = asCaller(ctx, s.who)
+	}
+	s.told(carryOut(ctx, s.stream.server.Server, s.stream.hops, &s.work.errand))
 }
 
 // told hands the answer to the sender.
 func (s *streamed) told(result *decreev1.Result, err error) {
+	s.pass.Leave()
 	if err != nil {
 		s.answer.Error = errorMessage(err)
 	} else {

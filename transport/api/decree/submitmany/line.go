@@ -100,6 +100,12 @@ func (l *Line) Cut(cause error) {
 // Once reign has ended nothing is sent to the node: it may be one that hangs. Nil
 // does not end. Who ends it calls Cut next, for what was sent before.
 func (l *Line) Submit(ctx, reign context.Context, req *decreev1.SubmitRequest) (*decreev1.Result, error) {
+	return l.SubmitFor(ctx, reign, "", req)
+}
+
+// SubmitFor is Submit for a node that passes a submission on, on behalf of a caller,
+// role/name; empty where callers are not known.
+func (l *Line) SubmitFor(ctx, reign context.Context, caller string, req *decreev1.SubmitRequest) (*decreev1.Result, error) {
 	size := sizeOf(req)
 	if size > maxBytes {
 		return nil, ErrByCall
@@ -108,7 +114,7 @@ func (l *Line) Submit(ctx, reign context.Context, req *decreev1.SubmitRequest) (
 	if one == nil {
 		one = &submission{done: make(chan struct{}, 1)}
 	}
-	one.message.Request, one.size = req, size
+	one.message.Request, one.message.Caller, one.size = req, caller, size
 	one.until, _ = ctx.Deadline()
 	s, err := l.queue(ctx, reign, one)
 	if err == nil {

@@ -723,8 +723,11 @@ type Submission struct {
 	Sequence uint64 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	// How long the client waits, in microseconds from the arrival here. It is what
 	// the deadline is to a call; 0 means none.
-	PatienceUs    uint64         `protobuf:"varint,2,opt,name=patience_us,json=patienceUs,proto3" json:"patience_us,omitempty"`
-	Request       *SubmitRequest `protobuf:"bytes,3,opt,name=request,proto3" json:"request,omitempty"`
+	PatienceUs uint64         `protobuf:"varint,2,opt,name=patience_us,json=patienceUs,proto3" json:"patience_us,omitempty"`
+	Request    *SubmitRequest `protobuf:"bytes,3,opt,name=request,proto3" json:"request,omitempty"`
+	// On whose behalf a node passes the submission on, as role/name. It is believed
+	// from nodes, and refused from anybody else.
+	Caller        string `protobuf:"bytes,4,opt,name=caller,proto3" json:"caller,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -778,6 +781,13 @@ func (x *Submission) GetRequest() *SubmitRequest {
 		return x.Request
 	}
 	return nil
+}
+
+func (x *Submission) GetCaller() string {
+	if x != nil {
+		return x.Caller
+	}
+	return ""
 }
 
 // What became of it: a result, or else an error.
@@ -2200,13 +2210,14 @@ const file_decree_v1_transactions_proto_rawDesc = "" +
 	"\atimeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12#\n" +
 	"\x04wait\x18\x04 \x01(\x0e2\x0f.decree.v1.WaitR\x04wait\";\n" +
 	"\x0eSubmitResponse\x12)\n" +
-	"\x06result\x18\x01 \x01(\v2\x11.decree.v1.ResultR\x06result\"}\n" +
+	"\x06result\x18\x01 \x01(\v2\x11.decree.v1.ResultR\x06result\"\x95\x01\n" +
 	"\n" +
 	"Submission\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x1f\n" +
 	"\vpatience_us\x18\x02 \x01(\x04R\n" +
 	"patienceUs\x122\n" +
-	"\arequest\x18\x03 \x01(\v2\x18.decree.v1.SubmitRequestR\arequest\"\x81\x01\n" +
+	"\arequest\x18\x03 \x01(\v2\x18.decree.v1.SubmitRequestR\arequest\x12\x16\n" +
+	"\x06caller\x18\x04 \x01(\tR\x06caller\"\x81\x01\n" +
 	"\x10SubmissionAnswer\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12)\n" +
 	"\x06result\x18\x02 \x01(\v2\x11.decree.v1.ResultR\x06result\x12&\n" +
