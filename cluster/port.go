@@ -119,6 +119,8 @@ func (p *port) greet(raw net.Conn) {
 	var kind [1]byte
 	conn.SetDeadline(time.Now().Add(greetTimeout))
 	if _, err := conn.Read(kind[:]); err != nil {
+		// With TLS this is also the handshake, which somebody who is no node fails.
+		p.log.Debug("a connection ended before it said what it carries", "from", raw.RemoteAddr(), "error", err)
 		conn.Close()
 		return
 	}

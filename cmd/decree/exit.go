@@ -166,6 +166,8 @@ func hintFor(err error) string {
 		return "is the node started with --join, and is its --raft-addr reachable from the leader?"
 	case errors.Is(err, client.ErrWatchLagged):
 		return "too much happened for this reader: decree tx list tells the present, and tx watch TXID one transaction"
+	case errors.Is(err, client.ErrUnauthenticated):
+		return "say who you are: --cert and --key, or --token-file (DECREE_CERT, DECREE_KEY, DECREE_TOKEN_FILE)"
 	case errors.Is(err, client.ErrUnavailable):
 		return "is a cluster running at these endpoints? (--endpoints, DECREE_ENDPOINTS)"
 	case errors.Is(err, daemon.ErrPortInUse):

@@ -57,8 +57,11 @@ var house = []room{
 	// One format for what the simulation, the chaos and the bank saw.
 	{"coordinator/history", ""},
 	{"coordinator/sim", "coordinator/history coordinator/node coordinator cluster cluster/clustertest fsm fsm/txn participants participants/participanttest"},
-	{"transport", "coordinator cluster fsm fsm/txn participants transport/api/..."},
-	{"transport/client", "transport/api/..."},
+	{"transport", "coordinator cluster fsm fsm/txn participants transport/api/... transport/certs transport/access"},
+	// Nodes and applications prove who they are alike.
+	{"transport/certs", ""},
+	{"transport/access", "transport/certs"},
+	{"transport/client", "transport/api/... transport/certs"},
 	{"transport/branch", "transport/api/..."},
 	{"transport/branch/decreepg", "transport/branch transport/api/... participants/marker"},
 	{"transport/branch/decreesql", "transport/branch transport/api/... participants/marker"},

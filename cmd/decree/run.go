@@ -75,6 +75,8 @@ func (p *program) command() *cobra.Command {
 		p.txCommand(),
 		p.participantCommand(),
 		p.clusterCommand(),
+		p.certCommand(),
+		p.tokenCommand(),
 		p.bankCommand(),
 		p.benchCommand(),
 		p.demoCommand(),

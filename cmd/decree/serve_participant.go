@@ -12,25 +12,35 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 
+	"github.com/decree-tx/decree/cmd/internal/config"
 	"github.com/decree-tx/decree/cmd/internal/daemon"
 	"github.com/decree-tx/decree/cmd/internal/debug"
 	"github.com/decree-tx/decree/participants"
 	grpcparticipant "github.com/decree-tx/decree/participants/grpc"
 	"github.com/decree-tx/decree/participants/kv"
 	"github.com/decree-tx/decree/participants/sim"
+	"github.com/decree-tx/decree/transport/certs"
 )
 
 // serving are the flags of the commands that serve a participant.
 type serving struct {
 	listen, logLevel, debugListen string
 	debugPublic                   bool
+	files                         certs.Files
+	insecure                      bool
 }
 
 func (s *serving) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&s.listen, "listen", "127.0.0.1:7401", "serve gRPC at `host:port`")
 	cmd.Flags().StringVar(&s.logLevel, "log-level", "info", "trace, debug, info, warn, error or off")
 	cmd.Flags().StringVar(&s.debugListen, "debug-listen", "", "serve profiles (net/http/pprof) at `host:port`, a loopback one; empty for none")
+	cmd.Flags().StringVar(&s.files.CA, "ca", "", "PEM `file` of the cluster's authorities: serve its nodes, and nobody else")
+	cmd.Flags().StringVar(&s.files.Certificate, "cert", "", "PEM `file` of the certificate to serve with (decree cert issue participant)")
+	cmd.Flags().StringVar(&s.files.Key, "key", "", "PEM `file` of its key")
+	cmd.Flags().BoolVar(&s.insecure, "insecure", false, "serve plain text to whoever reaches the address, other than loopback too")
 	cmd.Flags().BoolVar(&s.debugPublic, "debug-public", false, "let --debug-listen be other than loopback: profiles show what is in memory")
 }
 
@@ -43,7 +53,27 @@ func (s *serving) check() error {
 			return usagef("--debug-listen %w", err)
 		}
 	}
+	switch some, all := s.files != (certs.Files{}), s.files.CA != "" && s.files.Certificate != "" && s.files.Key != ""; {
+	case some && !all:
+		return usagef("--ca, --cert and --key: want all of them or none")
+	case !some && !s.insecure && !config.Loopback(s.listen):
+		return usagef("--listen %s: whoever reaches it could prepare, commit and abort: give --ca, --cert and --key (decree cert makes them), or say --insecure", s.listen)
+	}
 	return nil
+}
+
+// credentials are those that the server asks its callers for: TLS, and a node's
+// certificate.
+func (s *serving) credentials(ctx context.Context, log hclog.Logger) ([]grpc.ServerOption, error) {
+	if s.files == (certs.Files{}) {
+		return nil, nil
+	}
+	source, err := certs.Open(s.files, log)
+	if err != nil {
+		return nil, &usageError{err}
+	}
+	go source.Watch(ctx)
+	return []grpc.ServerOption{grpc.Creds(credentials.NewTLS(source.ServerForNodes("h2")))}, nil
 }
 
 func (p *program) serveKVCommand() *cobra.Command {
@@ -163,6 +193,11 @@ func (p *program) serveParticipant(ctx context.Context, flags serving, open func
 		}
 		defer profiles.Close() //nolint:errcheck // nothing depends on it
 	}
+	log := newLogger(p.stderr, flags.logLevel, "text").Named("participant")
+	secured, err := flags.credentials(ctx, log)
+	if err != nil {
+		return err
+	}
 	l, err := net.Listen("tcp", flags.listen)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
@@ -170,13 +205,12 @@ func (p *program) serveParticipant(ctx context.Context, flags serving, open func
 	case err != nil:
 		return &usageError{fmt.Errorf("--listen: %w", err)}
 	}
-	log := newLogger(p.stderr, flags.logLevel, "text").Named("participant")
 	participant, err := open(ctx, log)
 	if err != nil {
 		return errors.Join(err, l.Close())
 	}
 	log.Info("participant serves", "grpc", l.Addr())
-	err = grpcparticipant.Serve(ctx, l, participant)
+	err = grpcparticipant.Serve(ctx, l, participant, secured...)
 	log.Info("participant stops")
 	return errors.Join(err, participant.Close())
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/spf13/cobra"
@@ -24,6 +26,11 @@ Every mistake in any of them is reported at once.
 
 The first members of a new cluster are named by the same --peers on each. A later
 one starts empty with --join, and waits until "decree cluster add" admits it.
+
+With --tls-cert, --tls-key and --tls-ca the node speaks TLS and knows its callers by
+their certificates ("decree cert") or tokens ("decree token"); without, it serves
+loopback only, unless --insecure says otherwise. SIGHUP reads those files again; so does
+the node by itself, some seconds after they have changed.
 
 SIGINT or SIGTERM stops the node gracefully: its health goes off, another node takes
 over, and calls under way are answered. A second signal stops it at once, which is
@@ -54,7 +61,7 @@ func (p *program) serverCommand() *cobra.Command {
 
 // foreignVariables are DECREE_ variables that are not the server's.
 func foreignVariables() []string {
-	return append([]string{endpointsEnv}, testVariables...)
+	return append(append([]string{}, clientVariables...), testVariables...)
 }
 
 // serve runs a node until ctx ends.
@@ -84,7 +91,23 @@ func (p *program) serve(ctx context.Context, cfg config.Server) error {
 	case err != nil:
 		return err
 	}
+	defer onHangup(d.Reload)()
 	return d.Run(ctx)
+}
+
+// onHangup calls f at every SIGHUP, until the function that it returns is called.
+func onHangup(f func()) (stop func()) {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	go func() {
+		for range hangups {
+			f()
+		}
+	}()
+	return func() {
+		signal.Stop(hangups)
+		close(hangups)
+	}
 }
 
 // die ends the process at once, for a node that may not go on.

@@ -80,6 +80,7 @@ raft_advertise: a.example:7301
 grpc_addr: 0.0.0.0:7101
 grpc_advertise: a.example:7101
 http_addr: ""
+insecure: true
 peers:
   n2: b.example:7301
   n1: a.example:7301
@@ -157,7 +158,13 @@ func TestMistakes(t *testing.T) {
 		{"a trailing comma", append(enough, "--peers", "n1=a:1,"), "", ""},
 		{"an odd port", append(enough, "--grpc-addr", "a:99999"), "", "grpc-addr: \"a:99999\": want host:port"},
 		{"nobody can dial it", append(enough, "--grpc-addr", "0.0.0.0:7101"), "", "grpc-advertise: missing: nobody can dial 0.0.0.0:7101"},
-		{"peers tell how to dial", append(enough, "--raft-addr", ":7301"), "", ""},
+		{"peers tell how to dial", append(enough, "--raft-addr", ":7301", "--insecure"), "", ""},
+		{"open to all by omission", append(enough, "--raft-addr", ":7301"), "", "insecure: whoever reaches raft-addr :7301 could end any transaction: give tls-cert"},
+		{"open to all at two addresses", append(enough, "--grpc-addr", "10.0.0.1:7101", "--http-addr", "[::]:80"), "", "reaches grpc-addr 10.0.0.1:7101, http-addr [::]:80 could"},
+		{"open and secured", append(enough, "--insecure", "--tls-cert", "c", "--tls-key", "k", "--tls-ca", "a"), "", "insecure: contradicts"},
+		{"secured", append(enough, "--grpc-addr", "10.0.0.1:7101", "--tls-cert", "c", "--tls-key", "k", "--tls-ca", "a"), "", ""},
+		{"half secured", append(enough, "--tls-cert", "c"), "", "tls-ca: missing: TLS needs"},
+		{"tokens in plain text", append(enough, "--access-file", "f"), "", "access-file: needs tls-cert"},
 		{"raft address told twice, differently", append(enough, "--raft-advertise", "b:7301"), "", "but peers has this node at 127.0.0.1:7301"},
 		{"one port twice", append(enough, "--http-addr", "127.0.0.1:7101"), "", "http-addr: 127.0.0.1:7101 is grpc-addr already"},
 		{"profiles at loopback", append(enough, "--debug-listen", "127.0.0.1:6060"), "", ""},

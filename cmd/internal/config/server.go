@@ -50,6 +50,22 @@ type Server struct {
 	DebugListen string
 	DebugPublic bool
 
+	// TLSCert, TLSKey and TLSCA are PEM files: the node's certificate, which names it
+	// decree:///node/<name>, its key, and the authorities that everybody's certificates
+	// are verified against. With them all three addresses speak TLS 1.3, Raft's to nodes
+	// only, and every call needs an identity. They are read again while the node runs.
+	TLSCert string
+	TLSKey  string
+	TLSCA   string
+	// AccessFile holds hashed tokens, and limits of single identities (transport/access).
+	AccessFile string
+	// LimitRate, in calls a second, and LimitInFlight bound what one identity asks of
+	// this node where the access file says nothing of it. 0 is no bound.
+	LimitRate     int
+	LimitInFlight int
+	// Insecure lets addresses other than loopback serve plain text to everybody.
+	Insecure bool
+
 	// Peers are the first members of a new cluster, this node among them, the
 	// same on each. A node that has started once no longer reads them.
 	Peers Peers
@@ -145,6 +161,13 @@ func (c *Server) settings() []setting {
 		{"http-addr", text(&c.HTTPAddr), "serve JSON over HTTP at `host:port`; empty for none"},
 		{"debug-listen", text(&c.DebugListen), "serve profiles (net/http/pprof) at `host:port`, a loopback one; empty for none"},
 		{"debug-public", boolean(&c.DebugPublic), "let debug-listen be other than loopback: profiles show what is in memory"},
+		{"tls-cert", text(&c.TLSCert), "PEM `file` of the node's certificate (decree cert issue node)"},
+		{"tls-key", text(&c.TLSKey), "PEM `file` of its key"},
+		{"tls-ca", text(&c.TLSCA), "PEM `file` of the authorities that certificates are verified against"},
+		{"access-file", text(&c.AccessFile), "`file` of hashed tokens and of limits (decree token create)"},
+		{"limit-rate", count(&c.LimitRate), "most calls a `second` of one identity at this node; 0 for any number"},
+		{"limit-in-flight", count(&c.LimitInFlight), "most calls under way of one identity at this node; 0 for any number"},
+		{"insecure", boolean(&c.Insecure), "serve plain text to whoever reaches an address other than loopback"},
 		{"peers", peers(&c.Peers), "first members of a new cluster, this node among them, as `id=host:port,...` of raft addresses"},
 		{"join", boolean(&c.Join), "wait until a running cluster admits this node (decree cluster add)"},
 		{"log-level", text(&c.LogLevel), "trace, debug, info, warn, error or off"},
@@ -184,6 +207,7 @@ func (c Server) Validate() error {
 		p.add("data-dir", "missing: name a directory of this node's own")
 	}
 	c.validateAddresses(&p)
+	c.validateSecurity(&p)
 	c.validateMembers(&p)
 	p.oneOf("log-store", c.LogStore, string(cluster.BoltDB), string(cluster.WAL))
 	p.oneOf("log-level", c.LogLevel, "trace", "debug", "info", "warn", "error", "off")

@@ -52,6 +52,7 @@ type Daemon struct {
 	logger    hclog.Logger
 	metrics   *metrics.Metrics
 	listeners listeners
+	security  *security // nil where the node speaks plain text
 	node      *node.Node
 	server    *transport.Server
 }
@@ -70,6 +71,9 @@ func Open(ctx context.Context, cfg config.Server, o Options) (*Daemon, error) {
 	}
 	d := &Daemon{cfg: cfg, logger: o.Logger, metrics: o.Metrics}
 	var err error
+	if d.security, err = openSecurity(cfg, o.Logger); err != nil {
+		return nil, err
+	}
 	if d.listeners, err = listen(cfg); err != nil {
 		return nil, err
 	}
@@ -77,7 +81,7 @@ func Open(ctx context.Context, cfg config.Server, o Options) (*Daemon, error) {
 
 	o.Logger.Info("node starts", "node", cfg.NodeID, "data", cfg.DataDir, "raft", cfg.AdvertisedRaft(),
 		"grpc", d.GRPC, "http", orOff(d.HTTP))
-	if d.node, err = node.Open(ctx, nodeConfig(cfg, o, d.advertisedAPI())); err != nil {
+	if d.node, err = node.Open(ctx, nodeConfig(cfg, o, d.advertisedAPI(), d.security)); err != nil {
 		d.listeners.close()
 		return nil, explain(err, cfg)
 	}
@@ -89,6 +93,7 @@ func Open(ctx context.Context, cfg config.Server, o Options) (*Daemon, error) {
 		Drivers:        o.Drivers,
 		Logger:         o.Logger,
 		Version:        o.Version,
+		Security:       d.security.ofAPI(cfg),
 		Pulse:          d.metrics.Pulse,
 		DefaultTimeout: cfg.DefaultTimeout,
 		MaxTimeout:     cfg.MaxTimeout,
@@ -114,7 +119,7 @@ func (d *Daemon) advertisedAPI() string {
 	return d.GRPC.String()
 }
 
-func nodeConfig(cfg config.Server, o Options, api string) node.Config {
+func nodeConfig(cfg config.Server, o Options, api string, s *security) node.Config {
 	var peers []cluster.Peer
 	for _, p := range cfg.Peers {
 		peers = append(peers, cluster.Peer{ID: p.ID, RaftAddress: p.Addr})
@@ -128,6 +133,7 @@ func nodeConfig(cfg config.Server, o Options, api string) node.Config {
 			Dir:              cfg.DataDir,
 			LogStore:         cluster.LogStore(cfg.LogStore),
 			Peers:            peers,
+			Network:          s.network(),
 			HeartbeatTimeout: cfg.HeartbeatTimeout,
 			ElectionTimeout:  cfg.ElectionTimeout,
 			LeaderLease:      cfg.LeaderLease,
@@ -167,6 +173,7 @@ func orOff(a net.Addr) string {
 // Run serves until ctx ends and then stops gracefully, within the configured
 // time, and returns nil; or until a listener fails. It releases everything.
 func (d *Daemon) Run(ctx context.Context) error {
+	defer d.security.watch()()
 	counting, stopCounting := context.WithCancel(context.Background())
 	var counts sync.WaitGroup
 	counts.Go(func() { d.metrics.Run(counting) })
