@@ -133,5 +133,5 @@ func (t *term) deliveries(id txn.TxID) []Delivery {
 	if !ok {
 		return nil
 	}
-	return append([]Delivery(nil), d.progress...)
+	return d.chronicle.deliveries(t.began)
 }

@@ -33,7 +33,8 @@ type Coordinator struct {
 	drivers participants.Drivers
 	logger  hclog.Logger
 
-	term atomic.Pointer[term] // nil while this node does not lead
+	term   atomic.Pointer[term] // nil while this node does not lead
+	annals annals
 }
 
 // New makes a coordinator that leads nothing yet. The error is that of

@@ -26,9 +26,9 @@ type drive struct {
 	preparing context.Context    // of its prepares that have a goroutine; nil before the first leaves
 	cancel    context.CancelFunc // ends it, at the decision; nil with it
 	prepares  []*call            // those without a goroutine, that have ended or not
-	progress  []Delivery         // by branch: for people
+	chronicle chronicle          // for people
 	heardAt   time.Time          // when the first receipt that is not logged was heard
-	laps      laps
+	sealed    moment             // when the application was through with an interactive one
 
 	failure   error     // why no further milestone will be reached
 	staged    milestone // staging is applied
@@ -37,16 +37,15 @@ type drive struct {
 	followers followers // those who have no goroutine to wait with
 }
 
-func (t *term) newDrive(id txn.TxID, core *txn.Drive) *drive {
-	return &drive{Drive: core, id: id, laps: laps{began: t.clock()}}
-}
+func newDrive(id txn.TxID, core *txn.Drive) *drive { return &drive{Drive: core, id: id} }
 
 // begin drives a new transaction. Its prepares leave at once where every branch's
 // driver can list what it holds prepared, and once staging is applied otherwise
 // (rule R4). mu is held.
 func (t *term) begin(s txn.Stage) *drive {
 	core, acts := txn.Open(s, t.allRecover(s.Branches))
-	d := t.newDrive(s.ID, core)
+	d := newDrive(s.ID, core)
+	d.chronicle.begun = t.moment()
 	t.register(d)
 	t.setDeadline(d, s.Timeout)
 	t.holdStaging(d, &acts)
@@ -104,7 +103,8 @@ func (t *term) allRecover(branches []txn.Branch) bool {
 func (t *term) resume(tx *txn.Transaction) *drive {
 	now := t.log.Now()
 	core, acts := txn.Resume(tx, now)
-	d := t.newDrive(tx.ID, core)
+	d := newDrive(tx.ID, core)
+	d.chronicle.begun, d.chronicle.takenOver = t.moment(), tx.Staged.Epoch != t.epoch
 	t.takeUp(d, now, acts)
 	return d
 }
@@ -112,11 +112,7 @@ func (t *term) resume(tx *txn.Transaction) *drive {
 // takeUp enters a drive that began from an applied state.
 func (t *term) takeUp(d *drive, now txn.Time, acts txn.Acts) {
 	t.register(d)
-	switch tx := d.Transaction(); {
-	case tx == nil:
-	case tx.State.Decided():
-		d.laps.decided = d.laps.began
-	default:
+	if tx := d.Transaction(); tx != nil && !tx.State.Decided() {
 		t.setDeadline(d, tx.Deadline().Sub(now))
 	}
 	t.carry(d, acts, nil)
@@ -140,6 +136,7 @@ func (t *term) carry(d *drive, a txn.Acts, err error) {
 	case txn.Settle:
 		t.halt(d)
 	case txn.Release:
+		t.remember(d)
 		t.release(d)
 	}
 }
@@ -147,8 +144,10 @@ func (t *term) carry(d *drive, a txn.Acts, err error) {
 // write proposes a command of a drive's.
 func (t *term) write(d *drive, c txn.Command) {
 	switch c := c.(type) {
+	case txn.Stage:
+		d.chronicle.staging = t.moment()
 	case txn.Decide:
-		d.laps.proposed = t.clock()
+		d.chronicle.deciding = t.moment()
 		if c.Decision == txn.Commit {
 			failpoint("after-votes")
 		}
@@ -190,12 +189,15 @@ func (t *term) catchUp(d *drive) {
 	if tx == nil || tx == d.known {
 		return
 	}
-	t.leftActive(d, tx)
+	t.noteSeal(d, tx)
 	d.known = tx
 	t.rebook(d)
 	if !d.staged.reached {
 		failpoint("after-stage")
 		d.staged.reach()
+		if tx.Staged.Epoch == t.epoch {
+			d.chronicle.staged.pass(t.moment())
+		}
 	}
 	if !tx.State.Decided() {
 		return
@@ -208,9 +210,9 @@ func (t *term) catchUp(d *drive) {
 	if !d.decided.reached {
 		d.stopTimers()
 		t.releaseBytes(d)
-		t.meterDecision(d, tx)
 		failpoint("after-decision")
 		d.decided.reach()
+		t.noteDecision(d, tx)
 		d.followers.tell()
 	}
 	t.tellDelivered(d)
@@ -232,15 +234,12 @@ func (t *term) rebook(d *drive) {
 		t.bytes += len(b.Payload)
 	}
 	d.booked = branches
-	d.progress = d.progress[:min(len(d.progress), len(branches))]
-	for len(d.progress) < len(branches) {
-		d.progress = append(d.progress, Delivery{Branch: len(d.progress) + 1})
-	}
+	d.chronicle.follow(len(branches))
 }
 
 func (t *term) tellDelivered(d *drive) {
 	if d.Delivered() && !d.delivered.reached {
-		t.cfg.Meter.Delivered(d.id, t.clock()-d.laps.decided)
+		t.noteDelivery(d)
 		d.delivered.reach()
 		d.followers.tell()
 	}
@@ -290,7 +289,7 @@ func (t *term) voted(d *drive, number int, v participants.Vote, err error) {
 		why = txn.Reason{Code: txn.ReasonUnavailable, Branch: number, Detail: clip(err.Error())}
 		t.logger.Warn("prepare failed", "txid", d.id, "participant", d.Branches()[number-1].Participant, "branch", number, "error", err)
 	}
-	d.progress[number-1].Vote = v.Kind
+	d.track(number).votes(v.Kind, why.Detail, t.moment())
 	acts := d.Voted(number, v.Kind, why)
 	if v.Kind == txn.VoteAbort {
 		t.stage(d)
@@ -353,7 +352,11 @@ func (t *term) settle(batch []*drive) {
 		}
 		now := t.log.Now()
 		if core, acts := old.Settled(tx, now); core != nil {
-			t.takeUp(t.newDrive(old.id, core), now, acts)
+			d := newDrive(old.id, core)
+			d.chronicle.goOn(&old.chronicle, core.Decided())
+			t.takeUp(d, now, acts)
+		} else {
+			t.remember(old)
 		}
 	}
 }

@@ -114,6 +114,7 @@ func (l *lane) pump() {
 		}
 		l.preparing++
 		c.left = time.Now()
+		c.d.track(c.work.Branch).asked(l.t.at(c.left))
 		if !l.start(c) {
 			l.call(c)
 		}
@@ -133,9 +134,7 @@ func (l *lane) pumpDeliveries() {
 		}
 		l.delivering++
 		c.left = now
-		p := &c.d.progress[c.work.Branch-1]
-		p.Attempts++
-		p.Next = time.Time{}
+		c.d.track(c.work.Branch).leaves(l.t.at(now))
 		failpoint("before-delivery")
 		if !l.start(c) {
 			l.call(c)
@@ -271,6 +270,7 @@ func (l *lane) delivered(c *call, err error) {
 
 // damaged tells people, by every way there is; the receipt tells the log.
 func (l *lane) damaged(c *call, h *participants.Heuristic) {
+	c.d.track(c.work.Branch).troubled().evidence = clip(h.Detail)
 	l.t.logger.Error("a branch ended against the decision", "txid", c.d.id, "participant", l.name,
 		"branch", c.work.Branch, "delivery", c.work.Kind, "receipt", h.Receipt, "evidence", h.Detail)
 	if tell := l.t.cfg.OnDamage; tell != nil {
@@ -287,17 +287,16 @@ func (l *lane) succeeded() {
 	l.restUntil = time.Time{}
 	if now := time.Now(); wasDown && now.Sub(l.expedited) >= l.t.cfg.BackoffCap {
 		l.expedited = now
-		l.deliveries.expedite(now)
+		l.deliveries.expedite(now, l.t.at(now))
 	}
 }
 
 // failed queues the call again. Delivery is never given up (rule R10).
 func (l *lane) failed(c *call, err error) {
-	p := &c.d.progress[c.work.Branch-1]
+	k := c.d.track(c.work.Branch)
 	now := time.Now()
-	c.next = now.Add(l.t.backoff(p.Attempts))
-	p.LastError = clip(err.Error())
-	p.Next = c.next
+	c.next = now.Add(l.t.backoff(int(k.attempts)))
+	k.fails(clip(err.Error()), l.t.at(now), l.t.at(c.next))
 	l.deliveries.push(c)
 	l.failures++
 	if l.failures >= downAfter {
@@ -305,7 +304,7 @@ func (l *lane) failed(c *call, err error) {
 	}
 	if l.failures == 1 || l.failures == downAfter {
 		l.t.logger.Warn("delivery failed, will be retried", "txid", c.d.id, "participant", l.name, "branch", c.work.Branch,
-			"delivery", c.work.Kind, "attempt", p.Attempts, "consecutive", l.failures, "waiting", l.deliveries.Len(), "error", err)
+			"delivery", c.work.Kind, "attempt", k.attempts, "consecutive", l.failures, "waiting", l.deliveries.Len(), "error", err)
 	}
 }
 
@@ -354,10 +353,12 @@ func (s *schedule) due(now time.Time) *call {
 }
 
 // expedite makes everything due, in order of arrival.
-func (s *schedule) expedite(now time.Time) {
+func (s *schedule) expedite(now time.Time, m moment) {
 	for _, c := range s.calls {
 		c.next = now
-		c.d.progress[c.work.Branch-1].Next = now
+		if x := c.d.track(c.work.Branch).trouble; x != nil {
+			x.next = m
+		}
 	}
 	heap.Init(s)
 }

@@ -102,40 +102,44 @@ func (unmetered) Unregistered(string)                            {}
 func (unmetered) Participant(string) ParticipantMeter            { return unmetered{} }
 func (unmetered) Called(txn.WorkKind, CallResult, time.Duration) {}
 
-// laps are the moments of a drive that are measured, as times since the term began;
-// zero for one that has not come.
-type laps struct{ began, proposed, decided time.Duration }
-
-// clock is the time since the term began, and never zero.
-func (t *term) clock() time.Duration { return max(time.Since(t.began), 1) }
-
-// leftActive starts the measure of an interactive transaction again where the
-// application is through with it. mu is held.
-func (t *term) leftActive(d *drive, tx *txn.Transaction) {
+// noteSeal starts the measure of an interactive transaction where the application is
+// through with it. mu is held.
+func (t *term) noteSeal(d *drive, tx *txn.Transaction) {
 	if d.known != nil && d.known.State == txn.Active && tx.State != txn.Active {
-		d.laps.began = cmp.Or(d.laps.proposed, t.clock())
+		d.sealed = cmp.Or(d.chronicle.deciding, t.moment())
 	}
 }
 
-// meterDecision counts a decision, unless an earlier leader made it. mu is held.
-func (t *term) meterDecision(d *drive, tx *txn.Transaction) {
-	l := &d.laps
-	if l.decided != 0 {
+// noteDecision counts a decision, unless it was made under an earlier leader. mu is
+// held.
+func (t *term) noteDecision(d *drive, tx *txn.Transaction) {
+	c := &d.chronicle
+	if tx.Decided.Epoch != t.epoch || c.decided != 0 {
 		return
 	}
-	l.decided = t.clock()
-	proposed := cmp.Or(l.proposed, l.decided) // by a call, such as Inquire's
+	c.decided = t.moment()
+	proposed := cmp.Or(c.deciding, c.decided) // by a call, such as Inquire's
 	t.cfg.Meter.Decided(Decided{
 		TxID: d.id, Decision: tx.Decision(), Reason: tx.Reason.Code,
-		Preparing: proposed - l.began, Deciding: l.decided - proposed,
+		Preparing: time.Duration(proposed - cmp.Or(d.sealed, c.begun)), Deciding: time.Duration(c.decided - proposed),
 	})
 }
 
-// meterTombstone counts the abort of a transaction that nobody drives.
-func (t *term) meterTombstone(c txn.Command, tx *txn.Transaction, err error) {
+// noteDelivery counts the end of a transaction. mu is held.
+func (t *term) noteDelivery(d *drive) {
+	c := &d.chronicle
+	if c.delivered != 0 {
+		return
+	}
+	c.delivered = t.moment()
+	t.cfg.Meter.Delivered(d.id, time.Duration(c.delivered-cmp.Or(c.decided, c.begun)))
+}
+
+// noteTombstone counts the abort of a transaction that nobody drives. mu is held.
+func (t *term) noteTombstone(c txn.Command, tx *txn.Transaction, err error) {
 	switch c.(type) {
 	case txn.Presume, txn.Decide: // a call's
-		if err == nil && tx.Tombstone() {
+		if err == nil && tx.Tombstone() && t.live[tx.ID] == nil {
 			t.cfg.Meter.Decided(Decided{TxID: tx.ID, Decision: txn.Abort, Reason: tx.Reason.Code, Tombstone: true})
 		}
 	}

@@ -19,8 +19,7 @@ func (t *term) acknowledged(d *drive, number int, r txn.Receipt) {
 	if !d.Heard(number, r) {
 		return
 	}
-	p := &d.progress[number-1]
-	p.Next, p.LastError = time.Time{}, ""
+	d.track(number).acknowledges(r, t.moment())
 	if d.heardAt.IsZero() {
 		d.heardAt = time.Now()
 	}

@@ -21,9 +21,9 @@ import (
 type term struct {
 	// set once by newTerm
 	*Coordinator
+	reign
+	began  time.Time       // when reign.since was, by the monotonic clock
 	ctx    context.Context // the leadership
-	epoch  uint64
-	began  time.Time
 	logger hclog.Logger
 	work   sync.WaitGroup
 	crew   *crew
@@ -46,9 +46,9 @@ type term struct {
 func newTerm(ctx context.Context, c *Coordinator, epoch uint64) *term {
 	t := &term{
 		Coordinator: c,
-		ctx:         ctx,
-		epoch:       epoch,
+		reign:       reign{epoch, c.log.Now()},
 		began:       time.Now(),
+		ctx:         ctx,
 		logger:      c.logger.With("epoch", epoch),
 		live:        make(map[txn.TxID]*drive),
 		lanes:       make(map[string]*lane),
@@ -80,6 +80,7 @@ func (t *term) end() {
 	for _, d := range t.live {
 		d.stopTimers()
 		d.followers.tell()
+		t.remember(d)
 	}
 	for _, l := range t.lanes {
 		l.stopTimer()
@@ -301,7 +302,7 @@ func (t *term) propose(ctx context.Context, c txn.Command) (*txn.Transaction, er
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		t.answered(c)
-		t.meterTombstone(c, tx, err)
+		t.noteTombstone(c, tx, err)
 		if d := t.live[c.Transaction()]; d != nil && !t.ended {
 			t.carry(d, d.Noticed(fateOf(err), tx), err)
 		}
