@@ -28,6 +28,7 @@ type Coordinator interface {
 	Inquire(ctx context.Context, id txn.TxID) (coordinator.Result, error)
 	Check(ctx context.Context, participant string) (coordinator.Inspection, error)
 	Deliveries(id txn.TxID) []coordinator.Delivery
+	Timelines(id txn.TxID) []coordinator.Timeline
 	Leads() bool
 }
 

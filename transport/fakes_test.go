@@ -35,6 +35,7 @@ type fakeCoordinator struct {
 	inquire    func(ctx context.Context, id txn.TxID) (coordinator.Result, error)
 	check      func(ctx context.Context, participant string) (coordinator.Inspection, error)
 	deliveries []coordinator.Delivery
+	timelines  []coordinator.Timeline
 
 	started started
 	calls   bool // it cannot be started, only called
@@ -136,6 +137,8 @@ func (c *fakeCoordinator) Check(ctx context.Context, participant string) (coordi
 }
 
 func (c *fakeCoordinator) Deliveries(txn.TxID) []coordinator.Delivery { return c.deliveries }
+
+func (c *fakeCoordinator) Timelines(txn.TxID) []coordinator.Timeline { return c.timelines }
 
 func (c *fakeCoordinator) Leads() bool {
 	c.mu.Lock()

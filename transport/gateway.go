@@ -87,6 +87,7 @@ func (s *Server) openGateway() error {
 	ctx := context.Background() // unused: the connection is ours to close
 	if err := errors.Join(
 		decreev1.RegisterTransactionsHandlerClient(ctx, mux, decreev1.NewTransactionsClient(conn)),
+		decreev1.RegisterTimelinesHandlerClient(ctx, mux, decreev1.NewTimelinesClient(conn)),
 		decreev1.RegisterParticipantsHandlerClient(ctx, mux, decreev1.NewParticipantsClient(conn)),
 		decreev1.RegisterClusterHandlerClient(ctx, mux, decreev1.NewClusterClient(conn)),
 	); err != nil {

@@ -268,6 +268,18 @@ func TestGetAndListOverHTTP(t *testing.T) {
 		t.Error(answer)
 	}
 
+	n.coordinator.timelines = []coordinator.Timeline{{Epoch: 3, Begun: 1e9 + 5e6, Branches: []coordinator.BranchTimeline{
+		{Branch: 1, LastError: "no\xffroute", Failed: []coordinator.Try{{Sent: 2e9, Failed: 3e9}}},
+	}}}
+	_, answer = n.curl(t, "GET", "/v1/transactions/"+ids[0]+"/timeline", "")
+	recordings, _ := answer["recordings"].([]any)
+	recording, _ := recordings[0].(map[string]any)
+	branch, _ = recording["branches"].([]any)[0].(map[string]any)
+	failed, _ := branch["failed"].([]any)[0].(map[string]any)
+	if recording["begun"] != "1970-01-01T00:00:01.005Z" || branch["last_error"] != "no\uFFFDroute" || failed["failed"] != "1970-01-01T00:00:03Z" {
+		t.Error(answer)
+	}
+
 	_, answer = n.curl(t, "GET", "/v1/transactions?page_size=2&states=STATE_PREPARING&participant=bank-b", "")
 	page, _ := answer["transactions"].([]any)
 	token, _ := answer["next_page_token"].(string)

@@ -124,6 +124,7 @@ func (s *Server) newGRPC() *grpc.Server {
 	}
 	g := grpc.NewServer(options...)
 	decreev1.RegisterTransactionsServer(g, &transactions{Server: s})
+	decreev1.RegisterTimelinesServer(g, &timelines{Server: s})
 	decreev1.RegisterParticipantsServer(g, &registry{Server: s})
 	decreev1.RegisterClusterServer(g, &nodes{Server: s})
 	healthv1.RegisterHealthServer(g, s.health)

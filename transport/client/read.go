@@ -22,6 +22,14 @@ func (c *Client) Get(ctx context.Context, txid string) (*decreev1.Transaction, e
 	return answer.GetTransaction(), err
 }
 
+// Timeline tells how a transaction came to where it is: what the log holds, and when each
+// message left and was answered, as far as the leaders that can be asked have recorded it.
+func (c *Client) Timeline(ctx context.Context, txid string) (*decreev1.GetTimelineResponse, error) {
+	return do(ctx, c, &call{mode: read, txid: txid}, func(ctx context.Context, conn *grpc.ClientConn) (*decreev1.GetTimelineResponse, error) {
+		return decreev1.NewTimelinesClient(conn).GetTimeline(ctx, &decreev1.GetTimelineRequest{Txid: text(txid)})
+	})
+}
+
 // Filter chooses transactions. The zero Filter chooses all.
 type Filter struct {
 	States      []decreev1.State
