@@ -152,14 +152,12 @@ func bestView(views []nodeView) *decreev1.StatusResponse {
 
 // noLeader is why status fails: every endpoint's error, if none answered at all.
 func noLeader(views []nodeView) error {
-	var errs []error
 	for _, v := range views {
 		if v.err == nil {
 			return &toldError{errors.Join(errNoLeader, client.ErrUnavailable)}
 		}
-		errs = append(errs, v.err)
 	}
-	return errors.Join(errs...)
+	return noneAnswered(views)
 }
 
 func (p *program) statusTables(best *decreev1.StatusResponse, views []nodeView) {

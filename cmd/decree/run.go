@@ -80,6 +80,7 @@ func (p *program) command() *cobra.Command {
 		p.bankCommand(),
 		p.benchCommand(),
 		p.demoCommand(),
+		p.configCommand(),
 		p.versionCommand(),
 		outputTopic(),
 	)

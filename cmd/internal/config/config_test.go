@@ -126,10 +126,10 @@ func TestEveryMistakeAtOnce(t *testing.T) {
 	for _, want := range []string{
 		`--heartbeat-timeout: "soon": want a duration`,
 		`leader-lease: 2s: must not exceed heartbeat-timeout, 500ms`,
-		`grpc-addr: "7101": want host:port`,
-		`DECREE_GRCP_ADDR: no such setting`,
+		`DECREE_GRPC_ADDR: "7101": want host:port`,
+		`DECREE_GRCP_ADDR: no such setting; did you mean DECREE_GRPC_ADDR?`,
 		`decree.yaml:1: max_payload: "big": want a size`,
-		`decree.yaml:2: node-id: no such setting`,
+		`decree.yaml:2: node-id: no such setting; did you mean node_id?`,
 		`decree.yaml:3: max_payload: set on line 1 already`,
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {

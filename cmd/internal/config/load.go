@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -48,17 +49,12 @@ func (f *rawFlag) Set(s string) error { f.text = s; return nil }
 // so is what Validate has to say. DECREE_ variables that no setting has are
 // mistakes too, but for those of ignored.
 func Load(flags *pflag.FlagSet, environ, ignored []string) (Server, error) {
-	c := Default()
-	settings := c.settings()
-	env := decreeVariables(environ)
-
-	var errs []error
-	if path := filePath(flags, env); path != "" {
-		errs = append(errs, fromFile(settings, path)...)
+	c, _, problems := Explain(flags, environ, ignored)
+	errs := make([]error, len(problems))
+	for i, p := range problems {
+		errs[i] = p
 	}
-	errs = append(errs, fromEnv(settings, env, ignored)...)
-	errs = append(errs, fromFlags(settings, flags)...)
-	return c, errors.Join(append(errs, c.Validate())...)
+	return c, errors.Join(errs...)
 }
 
 func filePath(flags *pflag.FlagSet, env map[string]string) string {
@@ -78,81 +74,68 @@ func decreeVariables(environ []string) map[string]string {
 	return env
 }
 
-func fromFlags(settings []setting, flags *pflag.FlagSet) []error {
-	var errs []error
-	for _, s := range settings {
-		flag := flags.Lookup(s.name)
-		if flag == nil || !flag.Changed {
-			continue
-		}
-		if err := s.value.set(flag.Value.String()); err != nil {
-			errs = append(errs, fmt.Errorf("--%s: %w", s.name, err))
+func (r *reading) fromFlags(flags *pflag.FlagSet) {
+	for _, s := range r.settings {
+		if flag := flags.Lookup(s.name); flag != nil && flag.Changed {
+			r.set(s, flag.Value.String(), origin{FromFlag, "--" + s.name, s.name})
 		}
 	}
-	return errs
 }
 
-func fromEnv(settings []setting, env map[string]string, ignored []string) []error {
-	var errs []error
+func (r *reading) fromEnv(env map[string]string, ignored []string) {
 	known := append([]string{fileEnv}, ignored...)
-	for _, s := range settings {
+	for _, s := range r.settings {
 		known = append(known, s.env())
-		text, set := env[s.env()]
-		if !set {
-			continue
-		}
-		if err := s.value.set(text); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", s.env(), err))
+		if text, set := env[s.env()]; set {
+			r.set(s, text, origin{FromEnv, s.env(), s.name})
 		}
 	}
-	var unknown []string
-	for name := range env {
+	for _, name := range slices.Sorted(maps.Keys(env)) {
 		if !slices.Contains(known, name) {
-			unknown = append(unknown, name)
+			r.complain(origin{place: name}, unknownSetting(name, known))
 		}
 	}
-	slices.Sort(unknown)
-	for _, name := range unknown {
-		errs = append(errs, fmt.Errorf("%s: no such setting", name))
-	}
-	return errs
 }
 
-func fromFile(settings []setting, path string) []error {
+func (r *reading) fromFile(path string) {
 	root, err := readYAML(path)
 	if err != nil {
-		return []error{fmt.Errorf("%s: %w", path, err)}
+		r.complain(origin{place: path}, err)
+		return
 	}
 	if root == nil {
-		return nil
+		return
 	}
-	var errs []error
 	seen := map[string]int{}
 	for pair := range slices.Chunk(root.Content, 2) {
 		key, node := pair[0], pair[1]
-		if err := setFromYAML(settings, key, node, seen); err != nil {
-			errs = append(errs, fmt.Errorf("%s:%d: %s: %w", path, key.Line, key.Value, err))
+		at := origin{FromFile, fmt.Sprintf("%s:%d", path, key.Line), key.Value}
+		if line, twice := seen[key.Value]; twice {
+			r.complain(at, fmt.Errorf("set on line %d already", line))
+			continue
 		}
+		seen[key.Value] = key.Line
+		r.setFromYAML(node, at)
 	}
-	return errs
 }
 
-// setFromYAML sets what one line of the file says. seen holds the lines of the
-// keys before it.
-func setFromYAML(settings []setting, key, node *yaml.Node, seen map[string]int) error {
-	if line, twice := seen[key.Value]; twice {
-		return fmt.Errorf("set on line %d already", line)
+// setFromYAML sets what one key of the file says.
+func (r *reading) setFromYAML(node *yaml.Node, at origin) {
+	var known []string
+	for _, s := range r.settings {
+		if s.key() != at.name {
+			known = append(known, s.key())
+			continue
+		}
+		text, err := nodeText(node)
+		if err != nil {
+			r.complain(at, err)
+			return
+		}
+		r.set(s, text, at)
+		return
 	}
-	seen[key.Value] = key.Line
-	i := slices.IndexFunc(settings, func(s setting) bool { return s.key() == key.Value })
-	if i < 0 {
-		return errors.New("no such setting")
-	}
-	text, err := nodeText(node)
-	if err != nil {
-		return err
-	}
-	return settings[i].value.set(text)
+	r.complain(at, unknownSetting(at.name, known))
 }
 
 // readYAML gives the top mapping of a file that holds one document; nil when it

@@ -352,7 +352,7 @@ func (c Server) AdvertisedGRPC() string {
 type problems []error
 
 func (p *problems) add(name, format string, args ...any) {
-	*p = append(*p, fmt.Errorf("%s: %s", name, fmt.Sprintf(format, args...)))
+	*p = append(*p, &Problem{Setting: name, Text: fmt.Sprintf(format, args...)})
 }
 
 func (p *problems) id(name, value string) {

@@ -26,9 +26,16 @@ func (s setting) key() string { return strings.ReplaceAll(s.name, "-", "_") }
 
 // A value reads and writes one field as text.
 type value struct {
-	kind string // for help texts
-	set  func(string) error
-	show func() string
+	kind   string // for help texts
+	set    func(string) error
+	show   func() string
+	secret bool // is not shown to people
+}
+
+// secret is a value that is not shown to people.
+func secret(v value) value {
+	v.secret = true
+	return v
 }
 
 // field makes the value of a field from how its type is read and shown.
