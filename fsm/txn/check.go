@@ -18,7 +18,7 @@ func (t *Transaction) Check() error {
 		return err
 	}
 	switch {
-	case t.Tombstone() && t.Decision() != Abort:
+	case t.Tombstone() && t.Decision() == Undecided:
 		return fmt.Errorf("it is %s, but its content is unknown", t.State)
 	case (t.Decision() == Abort) != (t.Reason.Code != ReasonNone):
 		return fmt.Errorf("it is %s with reason %s", t.State, t.Reason)
@@ -41,7 +41,7 @@ func (t *Transaction) checkStamps() error {
 }
 
 func (t *Transaction) checkBranches() error {
-	if len(t.Branches) > 0 || t.State == Preparing || t.Decision() == Commit {
+	if len(t.Branches) > 0 || t.State == Preparing || t.Decision() == Commit && !t.Tombstone() {
 		if err := checkBranches(t.Branches); err != nil {
 			return err
 		}

@@ -26,6 +26,11 @@ var (
 	ErrNoSuchBranch    = errors.New("no such branch")
 	ErrVotedTwice      = errors.New("a branch voted twice, and differently")
 	ErrAgainstVote     = errors.New("the decision goes against a replicated vote")
+	// ErrLost answers whatever would decide a transaction whose decision may have been
+	// made before a restore, and lost by it: to presume anything could flip it.
+	ErrLost = errors.New("its outcome may have been lost when the cluster was restored, and an operator must resolve it (decree tx decide)")
+	// ErrNotLost refuses an operator's decision of what the cluster decides itself.
+	ErrNotLost = errors.New("no decision of this transaction was lost, the cluster decides it")
 )
 
 // Cluster is the replicated context that every transaction shares.
@@ -33,6 +38,16 @@ type Cluster struct {
 	Epoch   uint64 // the Raft term of the leader that may drive (rule R3)
 	Now     Time   // cluster time; never goes back
 	Horizon Time   // txids before it are expired; never goes back
+
+	Restored Restored // where this state came out of a backup, or lost a majority
+}
+
+// Restored says which decisions may have been made and lost, since the state that they
+// were applied to was given up for an older one (rule R15). The zero Restored is that
+// of a cluster to which this never happened.
+type Restored struct {
+	Epoch uint64 // above all that were seen before; what was staged under a lesser one and is undecided may be decided
+	Until Time   // a txid up to here, unknown now, may have been decided
 }
 
 // Header travels with every log entry.
@@ -67,14 +82,45 @@ func (c Cluster) advance(h Header) Cluster {
 	return c
 }
 
+// Reopen begins the life of a state that is older than what was decided (rule R15): in
+// a new epoch, which must be above all that were seen, and with every decision up to a
+// time in doubt. What an earlier restore lost stays lost.
+func (c Cluster) Reopen(r Restored) (Cluster, error) {
+	switch {
+	case r.Epoch <= c.Epoch:
+		return c, fmt.Errorf("%w: epoch %d, the state has seen %d", ErrStaleEpoch, r.Epoch, c.Epoch)
+	case r.Until < c.Now:
+		return c, fmt.Errorf("the restore's time, %s, lies before the state's own, %s: is the clock right", r.Until.Std(), c.Now.Std())
+	}
+	r.Until = max(r.Until, c.Restored.Until)
+	c.Epoch, c.Restored = r.Epoch, r
+	return c, nil
+}
+
+// Lost reports whether a txid that the log does not know may have been decided before
+// a restore. Then it is neither presumed nor run.
+func (c Cluster) Lost(id TxID) bool {
+	return c.Restored != (Restored{}) && id.Time() <= c.Restored.Until
+}
+
+// Held reports whether a transaction that is undecided here may have been decided
+// before a restore. Then it is neither driven nor decided, except by an operator.
+func (c Cluster) Held(t *Transaction) bool {
+	return !t.State.Decided() && t.Staged.Epoch < c.Restored.Epoch
+}
+
 // CheckID tells whether a txid that the log does not know may be run: ErrExpired
-// before the horizon, ErrFuture past cluster time plus [MaxSkew].
+// before the horizon, ErrLost up to the time of a restore, ErrFuture past cluster time
+// plus [MaxSkew].
 func (c Cluster) CheckID(id TxID) error {
 	if err := id.Validate(); err != nil {
 		return err
 	}
 	if id.Time() < c.Horizon {
 		return fmt.Errorf("%w: made %s, horizon %s", ErrExpired, id.Time().Std(), c.Horizon.Std())
+	}
+	if c.Lost(id) {
+		return fmt.Errorf("%w: made %s, restored %s", ErrLost, id.Time().Std(), c.Restored.Until.Std())
 	}
 	if id.Time() > c.Now.Add(MaxSkew) {
 		return fmt.Errorf("%w: made %s, cluster time %s", ErrFuture, id.Time().Std(), c.Now.Std())

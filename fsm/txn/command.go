@@ -54,6 +54,16 @@ type Presume struct {
 	ID TxID
 }
 
+// Arbitrate is an operator's decision about a transaction that the cluster may not
+// decide, because an earlier decision may be lost or forgotten: one that is unknown and
+// [Cluster.Lost] or expired, or one that is [Cluster.Held]. It changes nothing where
+// there is a decision (rule R1).
+type Arbitrate struct {
+	ID       TxID
+	Decision Decision
+	Detail   string // who and why, at most MaxReasonDetail bytes; kept with an abort
+}
+
 // Acknowledge records how phase two ended in some branches.
 type Acknowledge struct {
 	ID       TxID
@@ -72,4 +82,5 @@ func (c Enlist) Transaction() TxID      { return c.ID } //nolint:revive // as ab
 func (c Prepare) Transaction() TxID     { return c.ID } //nolint:revive
 func (c Decide) Transaction() TxID      { return c.ID } //nolint:revive
 func (c Presume) Transaction() TxID     { return c.ID } //nolint:revive
+func (c Arbitrate) Transaction() TxID   { return c.ID } //nolint:revive
 func (c Acknowledge) Transaction() TxID { return c.ID } //nolint:revive

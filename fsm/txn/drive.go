@@ -143,7 +143,7 @@ func (d *Drive) staged(f Fate, tx *Transaction, err error) Acts {
 		a := d.refused(err)
 		a.Refused = true
 		return a
-	case tx.Tombstone() && d.early:
+	case tx.Tombstone() && tx.Decision() == Abort && d.early:
 		return d.refused(nil)
 	default:
 		return d.advance(tx)
@@ -212,7 +212,7 @@ func (d *Drive) stop() Acts {
 // Where staging certainly failed after prepares had left, it is the drive that
 // aborts them (rule R4).
 func (d *Drive) Settled(tx *Transaction, now Time) (*Drive, Acts) {
-	unstaged := tx == nil && d.tx == nil || tx != nil && tx.Tombstone() && len(tx.Branches) == 0
+	unstaged := tx == nil && d.tx == nil || tx != nil && tx.Tombstone() && tx.Decision() == Abort && len(tx.Branches) == 0
 	switch {
 	case d.early && unstaged:
 		next := newDrive(d.id, d.branches, d.print)
@@ -425,6 +425,8 @@ func Orphan(tx *Transaction, participant string, branch int) WorkKind {
 		return 0 // a retry of the client's has taken it up
 	case tx.Decision() == Abort:
 		return AbortBranch
+	case tx.Tombstone(): // an operator's commit of whatever is found of it
+		return CommitBranch
 	case tx.Branch(participant) == branch && tx.Branches[branch-1].Vote != VoteReadOnly:
 		return CommitBranch
 	case !tx.State.Finished():

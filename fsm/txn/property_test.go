@@ -23,7 +23,8 @@ import (
 //     transaction is owed nothing and an unfinished decided one is (R10);
 //   - an error changes nothing, and no step changes the state that it was given;
 //   - the same step on the same state gives the same answer (R12);
-//   - the same command again changes nothing more (R11).
+//   - the same command again changes nothing more (R11);
+//   - what may have been decided before a restore is decided by an operator alone (R15).
 func TestAnyCommandsKeepTheRules(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		id := newID(beginning, 1)
@@ -49,9 +50,23 @@ func TestAnyCommandsKeepTheRules(t *testing.T) {
 				}
 			}
 			checkEnd(t, state, next)
+			checkLost(t, at, state, next, c)
 			state = next
 		}
 	})
+}
+
+// checkLost holds that a decision that may be a second one is an operator's.
+func checkLost(t *rapid.T, at txn.At, prev, next *txn.Transaction, c txn.Command) {
+	lost := prev == nil && at.Lost(c.Transaction()) || prev != nil && at.Held(prev)
+	_, operator := c.(txn.Arbitrate)
+	if lost && next != prev && !operator {
+		t.Fatalf("%T changed what may be decided: %+v -> %+v", c, prev, next)
+	}
+	expired := prev == nil && c.Transaction().Time() < at.Horizon
+	if operator && next != prev && !lost && !expired {
+		t.Fatalf("an operator decided what the cluster decides: %+v -> %+v", prev, next)
+	}
 }
 
 // checkEnd holds that a finished transaction stays as it is, but for a tombstone
@@ -74,12 +89,18 @@ func later(t *rapid.T, at txn.At) txn.At {
 	if rapid.IntRange(0, 19).Draw(t, "retention") == 0 {
 		at.Horizon = at.Now
 	}
+	if rapid.IntRange(0, 19).Draw(t, "restore") == 0 {
+		var err error
+		if at.Cluster, err = at.Reopen(txn.Restored{Epoch: at.Epoch + 1, Until: at.Now.Add(txn.MaxSkew)}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	return at
 }
 
 // anyCommand draws a command. Some are nonsense on purpose: Step must refuse them.
 func anyCommand(t *rapid.T, id txn.TxID) txn.Command {
-	switch rapid.IntRange(0, 6).Draw(t, "command") {
+	switch rapid.IntRange(0, 7).Draw(t, "command") {
 	case 0:
 		interactive := rapid.Bool().Draw(t, "interactive")
 		c := txn.Stage{ID: id, Interactive: interactive, Timeout: time.Second}
@@ -111,6 +132,8 @@ func anyCommand(t *rapid.T, id txn.TxID) txn.Command {
 		return c
 	case 5:
 		return txn.Presume{ID: id}
+	case 6:
+		return txn.Arbitrate{ID: id, Decision: txn.Decision(rapid.IntRange(1, 2).Draw(t, "decision")), Detail: "ann"}
 	default:
 		c := txn.Acknowledge{ID: id}
 		for range rapid.IntRange(0, 4).Draw(t, "receipts") {

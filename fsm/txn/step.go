@@ -33,13 +33,15 @@ func step(at At, t *Transaction, c Command) (*Transaction, error) {
 	case Stage:
 		return stage(at, t, c)
 	case Enlist:
-		return enlist(t, c)
+		return enlist(at, t, c)
 	case Prepare:
-		return prepare(t, c)
+		return prepare(at, t, c)
 	case Decide:
 		return decide(at, t, c)
 	case Presume:
 		return presume(at, t, c)
+	case Arbitrate:
+		return arbitrate(at, t, c)
 	case Acknowledge:
 		return acknowledge(at, t, c)
 	default:
@@ -97,9 +99,12 @@ func checkBranches(branches []Branch) error {
 	return nil
 }
 
-func enlist(t *Transaction, c Enlist) (*Transaction, error) {
-	if t == nil {
+func enlist(at At, t *Transaction, c Enlist) (*Transaction, error) {
+	switch {
+	case t == nil:
 		return nil, ErrUnknown
+	case at.Held(t):
+		return nil, ErrLost
 	}
 	if n := t.Branch(c.Branch.Participant); n != 0 {
 		if b := t.Branches[n-1]; b.Digest == c.Branch.Digest && b.External == c.Branch.External {
@@ -118,10 +123,12 @@ func enlist(t *Transaction, c Enlist) (*Transaction, error) {
 	return next, nil
 }
 
-func prepare(t *Transaction, c Prepare) (*Transaction, error) {
+func prepare(at At, t *Transaction, c Prepare) (*Transaction, error) {
 	switch {
 	case t == nil:
 		return nil, ErrUnknown
+	case at.Held(t):
+		return nil, ErrLost
 	case t.State != Active:
 		return t, nil
 	case len(t.Branches) == 0:
@@ -166,6 +173,8 @@ func decideCommit(at At, t *Transaction, c Decide) (*Transaction, error) {
 		return nil, ErrUnknown
 	case t.State.Decided():
 		return t, nil // R1: the first decision wins
+	case at.Held(t):
+		return nil, ErrLost // the first decision may be a lost one
 	case t.State != Preparing:
 		return nil, ErrNotPrepared
 	case votedNo(t.Branches):
@@ -203,6 +212,8 @@ func decideAbort(at At, t *Transaction, c Decide) (*Transaction, error) {
 		}
 	}
 	switch {
+	case t == nil && at.Lost(c.ID), t != nil && at.Held(t):
+		return nil, ErrLost // the first decision may be a lost one
 	case t == nil && len(c.Branches) == 0:
 		if err := at.CheckID(c.ID); err != nil {
 			return nil, err // nobody can have prepared under it, so nothing is owed
@@ -212,7 +223,7 @@ func decideAbort(at At, t *Transaction, c Decide) (*Transaction, error) {
 		t = &Transaction{ID: c.ID, Staged: at.stamp()}
 	case !t.Tombstone() && len(c.Branches) > 0:
 		return nil, ErrContentMismatch // staged with other content: its fate is not the proposer's to seal
-	case t.Tombstone() && len(t.Branches) == 0 && len(c.Branches) > 0:
+	case t.Tombstone() && t.Decision() == Abort && len(t.Branches) == 0 && len(c.Branches) > 0:
 		return settle(at, adopt(t, c.Branches)), nil
 	case t.State.Decided():
 		return t, nil // R1: the first decision wins
@@ -241,6 +252,37 @@ func presume(at At, t *Transaction, c Presume) (*Transaction, error) {
 		return t, nil
 	}
 	return decideAbort(at, nil, Decide{ID: c.ID, Decision: Abort, Reason: Reason{Code: ReasonPresumed}})
+}
+
+// arbitrate makes the decision that an operator has found to be right. Of a transaction
+// whose branches may not all be known, the content counts as unknown from here on: what
+// is found prepared of it is ended by the decision (see [Orphan]).
+func arbitrate(at At, t *Transaction, c Arbitrate) (*Transaction, error) {
+	switch {
+	case t == nil && !at.Lost(c.ID) && c.ID.Time() >= at.Horizon:
+		return nil, ErrNotLost
+	case t == nil:
+		t = &Transaction{ID: c.ID, Staged: at.stamp()}
+	case t.State.Decided():
+		return t, nil // R1: the first decision wins
+	case !at.Held(t):
+		return nil, ErrNotLost
+	}
+	state := Committing
+	if c.Decision == Abort {
+		state = Aborting
+	}
+	next := decided(at, t, state)
+	if t.State != Preparing {
+		next.Fingerprint = Fingerprint{}
+	}
+	for i := range next.Branches {
+		next.Branches[i].Vote = VoteNone // a no from before the restore does not speak against the decision
+	}
+	if c.Decision == Abort {
+		next.Reason = Reason{Code: ReasonOperator, Detail: c.Detail}
+	}
+	return settle(at, next), nil
 }
 
 func acknowledge(at At, t *Transaction, c Acknowledge) (*Transaction, error) {

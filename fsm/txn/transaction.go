@@ -98,9 +98,10 @@ const (
 	ReasonClient                 // the client asked for it
 	ReasonPresumed               // someone asked for an outcome that the log did not know (rule R6)
 	ReasonRefused                // staging was refused after prepares had left (rule R4)
+	ReasonOperator               // an operator decided it, since its outcome may have been lost (rule R15)
 )
 
-var reasonNames = [...]string{"none", "vote", "unavailable", "timeout", "client", "presumed", "refused"}
+var reasonNames = [...]string{"none", "vote", "unavailable", "timeout", "client", "presumed", "refused", "operator"}
 
 func (c ReasonCode) String() string { return name(reasonNames[:], int(c)) }
 
@@ -185,8 +186,9 @@ type Transaction struct {
 	ID          TxID
 	State       State
 	Interactive bool
-	// Fingerprint is zero in a tombstone, the abort of a transaction whose
-	// content nobody here ever learnt (rule R6).
+	// Fingerprint is zero in a tombstone, the decision about a transaction whose
+	// content nobody here ever learnt: an abort (rule R6), or what an operator
+	// decided (rule R15).
 	Fingerprint Fingerprint
 	Branches    []Branch
 	Timeout     time.Duration
@@ -208,7 +210,7 @@ type Stamp struct {
 // Deadline is when the transaction is aborted unless decided before.
 func (t *Transaction) Deadline() Time { return t.Staged.At.Add(t.Timeout) }
 
-// Tombstone reports whether this is an abort without known content.
+// Tombstone reports whether this is a decision without known content.
 func (t *Transaction) Tombstone() bool { return t.Fingerprint == Fingerprint{} }
 
 // Decision is derived from the state.

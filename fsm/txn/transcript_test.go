@@ -2,6 +2,7 @@ package txn_test
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -22,6 +23,9 @@ import (
 //	lead epoch=N                  another leader opens its epoch; all ballots are lost
 //	clock D                       the leader's clock stands at D after the beginning
 //	horizon D                     an entry moves the retention horizon
+//	save                          a backup of all that is known
+//	restore epoch=N until=D       the cluster begins again from the backup
+//	arbitrate ID commit|abort     an operator's decision
 //	submit ID branches=(A, B)     prepares leave before staging: a ballot is opened
 //	stage ID branches=(A, B)      the staging entry; also of a submitted ID
 //	begin ID                      the staging entry of an interactive transaction
@@ -66,6 +70,11 @@ type theatre struct {
 	ids     map[string]txn.TxID
 	states  map[string]*txn.Transaction
 	ballots map[string]*txn.Ballot
+
+	saved struct {
+		cluster txn.Cluster
+		states  map[string]*txn.Transaction
+	}
 }
 
 func newTheatre() *theatre {
@@ -99,8 +108,31 @@ func (s *theatre) play(t *testing.T, d *datadriven.TestData) {
 		s.say("%s after the beginning", s.clock.Sub(beginning))
 	case "horizon":
 		s.moveHorizon(beginning.Add(duration(t, d.CmdArgs[0].Key)))
+	case "save":
+		s.saved.cluster, s.saved.states = s.cluster, maps.Clone(s.states)
+	case "restore":
+		v, _ := value(d, "until")
+		s.restore(txn.Restored{Epoch: s.epoch, Until: beginning.Add(duration(t, v))})
 	default:
 		s.transact(t, d)
+	}
+}
+
+func (s *theatre) restore(r txn.Restored) {
+	c, err := s.saved.cluster.Reopen(r)
+	if err != nil {
+		s.say("refused: %s", err)
+		return
+	}
+	s.cluster, s.states = c, maps.Clone(s.saved.states)
+	clear(s.ballots)
+	s.say("epoch %d -> %d", s.saved.cluster.Epoch, c.Epoch)
+	for _, name := range sortedKeys(s.states) {
+		held := ""
+		if c.Held(s.states[name]) {
+			held = ", held for an operator"
+		}
+		s.say("%s %s%s", name, s.states[name].State, held)
 	}
 }
 
@@ -174,6 +206,12 @@ func (s *theatre) transact(t *testing.T, d *datadriven.TestData) {
 		s.withdraw(t, name, txn.Reason{Code: txn.ReasonClient, Detail: why})
 	case "decide":
 		s.apply(t, name, decision(t, id, d))
+	case "arbitrate":
+		c := txn.Arbitrate{ID: id, Decision: txn.Commit, Detail: "by ann"}
+		if d.HasArg("abort") {
+			c.Decision = txn.Abort
+		}
+		s.apply(t, name, c)
 	case "presume":
 		s.apply(t, name, txn.Presume{ID: id})
 	case "ack":

@@ -219,7 +219,7 @@ func TestImpossibleStatesAreFound(t *testing.T) {
 		"a commit against a vote":      {txn.Committing, func(t *txn.Transaction) { t.Branches[0].Vote = txn.VoteAbort }},
 		"finished, and owed":           {txn.Committed, func(t *txn.Transaction) { t.Branches[0].Receipt = txn.ReceiptNone }},
 		"unfinished, and owed nothing": {txn.Aborting, func(t *txn.Transaction) { t.Branches = nil }},
-		"a tombstone that commits":     {txn.Committing, func(t *txn.Transaction) { t.Fingerprint = txn.Fingerprint{} }},
+		"an open tombstone":            {txn.Preparing, func(t *txn.Transaction) { t.Fingerprint = txn.Fingerprint{} }},
 		"an abort without a reason":    {txn.Aborting, func(t *txn.Transaction) { t.Reason = txn.Reason{} }},
 		"a commit with a reason":       {txn.Committing, func(t *txn.Transaction) { t.Reason.Code = txn.ReasonVote }},
 		"one-shot, and open":           {txn.Active, func(t *txn.Transaction) { t.Interactive = false }},
