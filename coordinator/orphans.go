@@ -134,13 +134,25 @@ func (t *term) scan(ctx context.Context, name string) error {
 }
 
 // endOrphans goes on past a branch that cannot be ended, and gives up for now where
-// several in a row cannot. The order is random, so that those never hide others.
+// several in a row cannot. The order is random, so that those never hide others. Of
+// those that only an operator may end it tells once a scan.
 func (t *term) endOrphans(ctx context.Context, l *lane, orphans []branchName) error {
+	var unresolved []branchName
+	defer func() {
+		if len(unresolved) > 0 {
+			t.logger.Error("prepared branches wait for an operator, for their outcome is forgotten or lost (decree tx list --unresolved)",
+				"participant", l.name, "branches", len(unresolved), "one", unresolved[0].txid)
+		}
+	}()
 	rand.Shuffle(len(orphans), func(i, j int) { orphans[i], orphans[j] = orphans[j], orphans[i] })
 	failures := 0
 	for _, b := range orphans {
 		err := t.endOrphan(ctx, l, b)
-		if err == nil {
+		switch {
+		case errors.Is(err, txn.ErrExpired), errors.Is(err, txn.ErrLost):
+			unresolved = append(unresolved, b)
+			continue
+		case err == nil:
 			failures = 0
 			continue
 		}
@@ -174,19 +186,17 @@ func (t *term) suspects(participant string, prepared []participants.Branch) []br
 
 // endOrphan tells a prepared branch its transaction's decision, after writing the
 // presumed abort of one that the log does not know (rule R6): what it does know is
-// as good behind the scan's barrier. A txid before the horizon gets no presumption:
-// an operator decides.
+// as good behind the scan's barrier. A txid before the horizon, or one whose decision may
+// have been lost, gets no presumption: an operator decides.
 func (t *term) endOrphan(ctx context.Context, l *lane, b branchName) (err error) {
 	tx, known := t.view.Transaction(b.txid)
 	if !known {
+		if t.view.Cluster().Lost(b.txid) {
+			return txn.ErrLost
+		}
 		tx, err = t.propose(ctx, txn.Presume{ID: b.txid})
 	}
-	switch {
-	case errors.Is(err, txn.ErrExpired):
-		t.logger.Error("a prepared branch is older than the retention horizon; an operator must end it",
-			"txid", b.txid, "participant", l.name, "branch", b.number)
-		return nil
-	case err != nil:
+	if err != nil {
 		return err
 	}
 	call := participants.Participant.Abort
@@ -236,22 +246,15 @@ func (c *Coordinator) Check(ctx context.Context, participant string) (Inspection
 	return t.inspect(ctx, participant)
 }
 
-// inspect is a part of the term's work, although a client's: nothing of it may
-// outlive the term (rule R3).
 func (t *term) inspect(ctx context.Context, participant string) (Inspection, error) {
-	t.mu.Lock()
-	if t.ended {
-		t.mu.Unlock()
-		return Inspection{}, ErrNotLeader
+	ctx, done, err := t.within(ctx)
+	if err != nil {
+		return Inspection{}, err
 	}
+	defer done()
+	t.mu.Lock()
 	l := t.lane(participant)
-	t.work.Add(1)
 	t.mu.Unlock()
-	defer t.work.Done()
-
-	ctx, cut := context.WithCancelCause(ctx)
-	defer cut(nil)
-	defer context.AfterFunc(t.ctx, func() { cut(ErrNotLeader) })()
 	found, err := l.prepared(ctx)
 	switch {
 	case t.ctx.Err() != nil:

@@ -65,11 +65,28 @@ func newTerm(ctx context.Context, c *Coordinator, epoch uint64) *term {
 func (t *term) takeOver() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	held := 0
 	for tx := range t.view.Open {
+		if t.view.Cluster().Held(tx) {
+			t.hold(tx)
+			held++
+			continue
+		}
 		t.resume(tx)
 	}
 	t.logger.Info("driving transactions", "unfinished", len(t.live))
+	if held > 0 {
+		t.logger.Error("transactions were undecided when the cluster was restored; an operator must decide them (decree tx list --unresolved)", "transactions", held)
+	}
 	t.work.Go(t.scanOrphans)
+}
+
+// hold books a transaction that only an operator may decide (rule R15): it counts at its
+// participants, which must not forget it. mu is held.
+func (t *term) hold(tx *txn.Transaction) {
+	for _, b := range tx.Branches {
+		t.lane(b.Participant).open.ReplaceOrInsert(tx.ID)
+	}
 }
 
 // end stops the term: waiters get what is known, calls under way are cut, and it
@@ -200,15 +217,20 @@ func (t *term) lookup(id txn.TxID) (*drive, *txn.Transaction, error) {
 		return nil, nil, t.unknown(id)
 	case tx.State.Finished():
 		return nil, tx, nil
+	case t.view.Cluster().Held(tx):
+		return nil, nil, txn.ErrLost
 	default: // applied a moment ago by a call that is not driven from here, such as Inquire's
 		return t.resume(tx), nil, nil
 	}
 }
 
-// unknown tells a txid that never was from one that may have been forgotten.
+// unknown tells a txid that never was from one that may have been forgotten, or lost.
 func (t *term) unknown(id txn.TxID) error {
-	if id.Time() < t.view.Cluster().Horizon {
+	switch cluster := t.view.Cluster(); {
+	case id.Time() < cluster.Horizon:
 		return fmt.Errorf("%w: %w", txn.ErrUnknown, txn.ErrExpired)
+	case cluster.Lost(id):
+		return txn.ErrLost
 	}
 	return txn.ErrUnknown
 }

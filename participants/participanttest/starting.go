@@ -2,6 +2,7 @@ package participanttest
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 
@@ -42,6 +43,14 @@ type starting struct {
 func (s *starting) Close() error {
 	s.calls.Wait() // those given up are under way still
 	return s.Participant.Close()
+}
+
+// Status implements participants.StatusReporter.
+func (s *starting) Status(ctx context.Context, b participants.Branch) (participants.Status, error) {
+	if r, ok := s.Participant.(participants.StatusReporter); ok {
+		return r.Status(ctx, b)
+	}
+	return participants.StatusUnknown, errors.ErrUnsupported
 }
 
 // Start implements participants.Starter.
