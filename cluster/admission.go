@@ -180,7 +180,8 @@ func (n *Node) acceptAdmission(q question) error {
 	case me.Phase != phaseEmpty:
 		return fmt.Errorf("node %s is not empty", me.ID)
 	}
-	if err := n.disk.advance(phaseAdmitted); err != nil {
+	me.Phase, me.Lineage = phaseAdmitted, q.Admit.Lineage
+	if err := n.disk.become(me); err != nil {
 		return err
 	}
 	n.log.Info("admitted to a cluster", "by", q.ID)

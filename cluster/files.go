@@ -44,7 +44,7 @@ func (f files) String() string { return f.dir }
 
 // Inspect implements [Storage].
 func (f files) Inspect() (Remains, error) {
-	if err := peekLock(f.dir); err != nil {
+	if err := errors.Join(peekLock(f.dir), peekRebuild(f.dir)); err != nil {
 		return Remains{}, err
 	}
 	raw, err := os.ReadFile(filepath.Join(f.dir, identityFile))

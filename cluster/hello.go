@@ -33,6 +33,7 @@ type question struct {
 type admit struct {
 	ID          string `json:"id"`
 	Incarnation string `json:"incarnation"`
+	Lineage     string `json:"lineage,omitempty"` // of the asker's cluster
 }
 
 // answer is what a node tells of itself.
@@ -70,7 +71,7 @@ var errRefused = errors.New("refused")
 func (p *port) ask(ctx context.Context, to string, q question) (answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
 	defer cancel()
-	conn, err := p.dial(ctx, to, kindHello)
+	conn, err := p.dial(ctx, to, []byte{kindHello})
 	if err != nil {
 		return answer{}, fmt.Errorf("hello to %s: %w", to, err)
 	}

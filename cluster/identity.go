@@ -39,11 +39,16 @@ type identity struct {
 	Incarnation string    `json:"incarnation"`
 	Phase       phase     `json:"phase"`
 	Founders    []founder `json:"founders,omitempty"`
+	// Lineage is new whenever the cluster begins again (NewLife); empty where it never
+	// did. Nodes of different lineages do not speak Raft with each other.
+	Lineage string `json:"lineage,omitempty"`
 }
 
 const (
-	identityFile    = "node.json"
-	identityVersion = 1
+	identityFile = "node.json"
+	// identityVersion is the newest that this program reads. It writes the first where
+	// there is no lineage, so that a program which knows of none refuses to start.
+	identityVersion = 2
 	// incarnationBytes makes two disks with one incarnation impossible in practice.
 	incarnationBytes = 16
 )
@@ -52,7 +57,7 @@ const (
 func newIdentity(id string) identity {
 	var b [incarnationBytes]byte
 	rand.Read(b[:]) // never fails
-	return identity{Version: identityVersion, ID: id, Incarnation: hex.EncodeToString(b[:]), Phase: phaseEmpty}
+	return identity{Version: 1, ID: id, Incarnation: hex.EncodeToString(b[:]), Phase: phaseEmpty}
 }
 
 // vouchesFor reports whether the founders name this node with this disk.
@@ -94,6 +99,15 @@ func samePeers(a, b []founder) bool {
 // parseIdentity reads what encode wrote. One that can't be understood is
 // ErrCorruptDir, and another node's ErrForeignDir.
 func parseIdentity(raw []byte, place, id string) (identity, error) {
+	me, err := readIdentity(raw, place)
+	if err == nil && me.ID != id {
+		return identity{}, fmt.Errorf("%w: %s is node %q's, this is %q", ErrForeignDir, place, me.ID, id)
+	}
+	return me, err
+}
+
+// readIdentity is parseIdentity of whichever node.
+func readIdentity(raw []byte, place string) (identity, error) {
 	path := filepath.Join(place, identityFile)
 	var me identity
 	dec := json.NewDecoder(bytes.NewReader(raw))
@@ -110,9 +124,6 @@ func parseIdentity(raw []byte, place, id string) (identity, error) {
 	if me.ID == "" || me.Incarnation == "" || me.Phase.order() < 0 {
 		return identity{}, fmt.Errorf("%w: %s names no node, disk or phase", ErrCorruptDir, path)
 	}
-	if me.ID != id {
-		return identity{}, fmt.Errorf("%w: %s is node %q's, this is %q", ErrForeignDir, place, me.ID, id)
-	}
 	return me, nil
 }
 
@@ -123,6 +134,9 @@ func (p phase) order() int {
 
 // encode is what parseIdentity reads.
 func (me identity) encode() ([]byte, error) {
+	if me.Version = 1; me.Lineage != "" {
+		me.Version = 2
+	}
 	raw, err := json.MarshalIndent(me, "", "  ")
 	return append(raw, '\n'), err
 }

@@ -134,7 +134,7 @@ func (n *Node) addNode(ctx context.Context, p Peer) error {
 	}
 	if !known {
 		q := n.question()
-		q.Admit = &admit{ID: a.ID, Incarnation: a.Incarnation}
+		q.Admit = &admit{ID: a.ID, Incarnation: a.Incarnation, Lineage: n.disk.identity().Lineage}
 		if _, err := n.port.ask(ctx, p.RaftAddress, q); errors.Is(err, errRefused) {
 			return fmt.Errorf("%w: %w", ErrNotEmpty, err)
 		} else if err != nil {

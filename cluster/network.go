@@ -106,7 +106,7 @@ func (s streamLayer) Addr() net.Addr { return s.port.advertise }
 func (s streamLayer) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(s.port.ctx, timeout)
 	defer cancel()
-	return s.port.dial(ctx, string(address), kindRaft)
+	return s.port.dial(ctx, string(address), s.port.greeting())
 }
 
 // address is a net.Addr that says what the others dial.

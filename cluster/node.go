@@ -109,6 +109,7 @@ func (n *Node) start(ctx context.Context, s seams) error {
 	if err := n.enterCluster(ctx); err != nil {
 		return err
 	}
+	n.port.belongTo(n.disk.identity().Lineage)
 	n.trans = newTransport(n.port, n.cfg.RPCTimeout, n.log.Named("transport"))
 	if err := n.startRaft(s); err != nil {
 		return errors.Join(err, n.trans.Close())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"sync"
 	"time"
@@ -13,8 +14,9 @@ import (
 
 // The first byte of a connection says what it carries.
 const (
-	kindRaft  byte = 'R' // Raft's messages, for as long as the connection lives
-	kindHello byte = 'H' // one hello request and its answer
+	kindRaft    byte = 'R' // Raft's messages, for as long as the connection lives
+	kindHello   byte = 'H' // one hello request and its answer
+	kindLineage byte = 'L' // as R, in a cluster that has begun again: its lineage comes first
 )
 
 const (
@@ -43,11 +45,15 @@ type port struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // accept loop and greetings
 
-	mu     sync.Mutex
-	raft   chan net.Conn // guarded by mu; nil until Raft runs
-	conns  map[*portConn]struct{}
-	closed bool // guarded by mu
-	called bool // guarded by mu: a Raft peer called before Raft ran
+	mu   sync.Mutex
+	raft chan net.Conn // guarded by mu; nil until Raft runs
+	// lineage is guarded by mu. Raft's connections are refused where theirs is another:
+	// a node from before a restore would else be followed, or elected, with a log that
+	// the cluster has given up (rule R15).
+	lineage string
+	conns   map[*portConn]struct{}
+	closed  bool // guarded by mu
+	called  bool // guarded by mu: a Raft peer called before Raft ran
 }
 
 // listen takes the address. Nobody is answered before open.
@@ -128,13 +134,60 @@ func (p *port) greet(raw net.Conn) {
 	case kindHello:
 		p.serve(conn)
 		conn.Close()
-	case kindRaft:
+	case kindRaft, kindLineage:
+		if err := p.kin(conn, kind[0]); err != nil {
+			p.log.Warn("refused a Raft peer", "from", raw.RemoteAddr(), "error", err)
+			conn.Close()
+			return
+		}
 		conn.SetDeadline(time.Time{})
 		p.handToRaft(conn)
 	default:
 		p.log.Warn("refused a connection that is not a node's", "from", raw.RemoteAddr())
 		conn.Close()
 	}
+}
+
+// lineageBytes is the length of a lineage.
+const lineageBytes = 2 * incarnationBytes
+
+// belongTo sets the lineage, before Raft runs.
+func (p *port) belongTo(lineage string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lineage = lineage
+}
+
+func (p *port) ownLineage() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.lineage
+}
+
+var errOtherLineage = errors.New("it belongs to the cluster from before a restore, or after one: stop that node for good")
+
+// kin reads the lineage of a Raft connection, and refuses another one's.
+func (p *port) kin(conn net.Conn, kind byte) error {
+	var theirs string
+	if kind == kindLineage {
+		var raw [lineageBytes]byte
+		if _, err := io.ReadFull(conn, raw[:]); err != nil {
+			return err
+		}
+		theirs = string(raw[:])
+	}
+	if theirs != p.ownLineage() {
+		return errOtherLineage
+	}
+	return nil
+}
+
+// greeting is what a Raft connection begins with.
+func (p *port) greeting() []byte {
+	if lineage := p.ownLineage(); lineage != "" {
+		return append([]byte{kindLineage}, lineage...)
+	}
+	return []byte{kindRaft}
 }
 
 func (p *port) handToRaft(conn net.Conn) {
@@ -165,8 +218,8 @@ func (p *port) openStreams() streamLayer {
 	return streamLayer{port: p, accepted: p.raft}
 }
 
-// dial opens a connection that carries kind.
-func (p *port) dial(ctx context.Context, to string, kind byte) (net.Conn, error) {
+// dial opens a connection that carries what the greeting says.
+func (p *port) dial(ctx context.Context, to string, greeting []byte) (net.Conn, error) {
 	raw, err := p.network.Dial(ctx, to)
 	if err != nil {
 		return nil, err
@@ -178,7 +231,7 @@ func (p *port) dial(ctx context.Context, to string, kind byte) (net.Conn, error)
 	if deadline, ok := ctx.Deadline(); ok {
 		conn.SetDeadline(deadline)
 	}
-	if _, err := conn.Write([]byte{kind}); err != nil {
+	if _, err := conn.Write(greeting); err != nil {
 		conn.Close()
 		return nil, err
 	}
