@@ -100,6 +100,8 @@ func commandFromProto(pb *fsmpb.Command) (Command, error) {
 		return named("decide", kind.Decide, decideFromProto)
 	case *fsmpb.Command_Presume:
 		return named("presume", kind.Presume, presumeFromProto)
+	case *fsmpb.Command_Arbitrate:
+		return named("arbitrate", kind.Arbitrate, arbitrateFromProto)
 	case *fsmpb.Command_Acknowledge:
 		return named("acknowledge", kind.Acknowledge, acknowledgeFromProto)
 	case *fsmpb.Command_PutParticipant:
@@ -191,10 +193,9 @@ func decideFromProto(pb *fsmpb.Decide) (c txn.Decide, err error) {
 	if c.ID, err = idFromProto(pb.Txid); err != nil {
 		return c, err
 	}
-	if pb.Decision != uint32(txn.Commit) && pb.Decision != uint32(txn.Abort) {
-		return c, fmt.Errorf("decision %d is neither commit nor abort", pb.Decision)
+	if c.Decision, err = decisionFromProto(pb.Decision); err != nil {
+		return c, err
 	}
-	c.Decision = txn.Decision(pb.Decision)
 	if c.Reason, err = reasonFromProto(pb.Reason); err != nil {
 		return c, err
 	}
@@ -214,6 +215,13 @@ func decideFromProto(pb *fsmpb.Decide) (c txn.Decide, err error) {
 	return c, checkDecision(c)
 }
 
+func decisionFromProto(d uint32) (txn.Decision, error) {
+	if d != uint32(txn.Commit) && d != uint32(txn.Abort) {
+		return 0, fmt.Errorf("decision %d is neither commit nor abort", d)
+	}
+	return txn.Decision(d), nil
+}
+
 // checkDecision refuses what the other decision alone may carry.
 func checkDecision(c txn.Decide) error {
 	switch {
@@ -223,6 +231,8 @@ func checkDecision(c txn.Decide) error {
 		return errors.New("a commit takes over no branches")
 	case c.Decision == txn.Abort && c.Reason.Code == txn.ReasonNone:
 		return errors.New("an abort needs a reason")
+	case c.Reason.Code == txn.ReasonOperator:
+		return errors.New("what an operator decides is another command")
 	case c.Decision == txn.Abort && len(c.ReadOnly) > 0:
 		return errors.New("an abort leaves no branch out")
 	}
@@ -231,6 +241,18 @@ func checkDecision(c txn.Decide) error {
 
 func presumeFromProto(pb *fsmpb.Presume) (c txn.Presume, err error) {
 	c.ID, err = idFromProto(pb.Txid)
+	return c, err
+}
+
+func arbitrateFromProto(pb *fsmpb.Arbitrate) (c txn.Arbitrate, err error) {
+	if c.ID, err = idFromProto(pb.Txid); err != nil {
+		return c, err
+	}
+	if len(pb.Detail) > txn.MaxReasonDetail {
+		return c, fmt.Errorf("a detail of %d bytes, at most %d", len(pb.Detail), txn.MaxReasonDetail)
+	}
+	c.Detail = pb.Detail
+	c.Decision, err = decisionFromProto(pb.Decision)
 	return c, err
 }
 
@@ -330,7 +352,7 @@ func reasonFromProto(pb *fsmpb.Reason) (txn.Reason, error) {
 		return txn.Reason{}, err
 	}
 	switch {
-	case pb.Code < uint32(txn.ReasonVote) || pb.Code > uint32(txn.ReasonRefused):
+	case pb.Code < uint32(txn.ReasonVote) || pb.Code > uint32(txn.ReasonOperator):
 		return txn.Reason{}, fmt.Errorf("reason code %d is unknown", pb.Code)
 	case pb.Branch > txn.MaxBranches:
 		return txn.Reason{}, fmt.Errorf("reason: branch %d of at most %d", pb.Branch, txn.MaxBranches)

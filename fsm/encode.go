@@ -27,6 +27,10 @@ func commandToProto(c Command) (*fsmpb.Command, error) {
 		return &fsmpb.Command{Kind: &fsmpb.Command_Decide{Decide: decideToProto(c)}}, nil
 	case txn.Presume:
 		return &fsmpb.Command{Kind: &fsmpb.Command_Presume{Presume: &fsmpb.Presume{Txid: c.ID[:]}}}, nil
+	case txn.Arbitrate:
+		return &fsmpb.Command{Kind: &fsmpb.Command_Arbitrate{Arbitrate: &fsmpb.Arbitrate{
+			Txid: c.ID[:], Decision: uint32(c.Decision), Detail: clipDetail(c.Detail),
+		}}}, nil
 	case txn.Acknowledge:
 		return &fsmpb.Command{Kind: &fsmpb.Command_Acknowledge{Acknowledge: &fsmpb.Acknowledge{
 			Txid: c.ID[:], Receipts: receiptsToProto(c.Receipts),

@@ -42,6 +42,7 @@ func everyCommand() []Command {
 		DeleteParticipant{Name: "bank"},
 		Collect{Limit: MaxCollect},
 		RaiseLevel{Level: Newest},
+		txn.Arbitrate{ID: someID, Decision: txn.Abort, Detail: "ann: the bank says so"},
 	}
 }
 

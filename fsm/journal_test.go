@@ -162,6 +162,20 @@ func restore(m *Machine, b []byte) error { return m.Restore(io.NopCloser(bytes.N
 // draw applies one random entry of a lively cluster: several commands of
 // transactions old and new, leaders that change and deposed ones that go on,
 // registrations, retention and Raft's own entries.
+// Now and then the state begins again, as after a restore.
+func (j *journal) drawOrReopen(t *rapid.T) {
+	j.t.Helper()
+	if rapid.IntRange(0, 9).Draw(t, "reopen") != 0 {
+		j.draw(t)
+		return
+	}
+	j.term += 100
+	if err := j.m.Reopen(txn.Restored{Epoch: j.term, Until: j.now.Add(time.Minute)}); err != nil {
+		j.t.Fatalf("reopen: %v", err)
+	}
+	j.lead()
+}
+
 func (j *journal) draw(t *rapid.T) {
 	j.t.Helper()
 	j.now = j.now.Add(time.Duration(rapid.Int64Range(0, int64(40*time.Second)).Draw(t, "pause")))
@@ -194,7 +208,7 @@ func (j *journal) anyCommand(t *rapid.T) Command {
 	if known := j.m.state.transactions.len(); known > 0 && rapid.IntRange(0, 3).Draw(t, "known") > 0 {
 		id = nth(j.m, rapid.IntRange(0, known-1).Draw(t, "which"))
 	}
-	switch rapid.IntRange(0, 9).Draw(t, "command") {
+	switch rapid.IntRange(0, 10).Draw(t, "command") {
 	case 0, 1:
 		c := txn.Stage{ID: id, Interactive: rapid.Bool().Draw(t, "interactive"), Timeout: time.Minute}
 		if !c.Interactive {
@@ -218,6 +232,8 @@ func (j *journal) anyCommand(t *rapid.T) Command {
 		return c
 	case 6:
 		return txn.Presume{ID: id}
+	case 9:
+		return txn.Arbitrate{ID: id, Decision: txn.Decision(rapid.IntRange(1, 2).Draw(t, "decision")), Detail: "ann"}
 	case 7, 8:
 		c := txn.Acknowledge{ID: id}
 		for n := range rapid.IntRange(1, 3).Draw(t, "receipts") {

@@ -3,6 +3,8 @@ package fsm
 import (
 	"errors"
 	"fmt"
+
+	"github.com/decree-tx/decree/fsm/txn"
 )
 
 // Level says what a cluster's log entries and snapshots may hold. It is the version
@@ -32,8 +34,12 @@ const (
 	// LevelRaise brings levels themselves: RaiseLevel.
 	LevelRaise Level = 2
 
+	// LevelRestore brings the header of a state that was restored, and an operator's
+	// decision of what that has lost: txn.Arbitrate.
+	LevelRestore Level = 3
+
 	// Newest is this binary's.
-	Newest = LevelRaise
+	Newest = LevelRestore
 )
 
 // ErrLevel is wrapped where a command needs a higher level than the cluster has.
@@ -50,6 +56,8 @@ func NeededLevel(c Command) Level {
 	switch c := c.(type) {
 	case RaiseLevel:
 		return c.Level
+	case txn.Arbitrate:
+		return LevelRestore
 	default:
 		return LevelFirst
 	}

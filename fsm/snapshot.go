@@ -51,6 +51,9 @@ func (s *state) snapshot() *snapshot {
 			Horizon:  int64(s.cluster.Horizon),
 			Revision: s.revision,
 			Index:    s.index,
+
+			RestoredEpoch: s.cluster.Restored.Epoch,
+			RestoredUntil: int64(s.cluster.Restored.Until),
 		},
 		participants: s.participants,
 		transactions: s.transactions.clone(),
@@ -233,11 +236,28 @@ func (s *state) restoreHeader(h *fsmpb.Header) error {
 		}
 		return nil // taken before there was a leader
 	}
+	if err := s.restoreRestored(h); err != nil {
+		return fmt.Errorf("header: %w", err)
+	}
 	header := txn.Header{Epoch: s.cluster.Epoch, Time: s.cluster.Now, Horizon: s.cluster.Horizon}
 	if err := checkHeader(header); err != nil {
 		return fmt.Errorf("header: %w", err)
 	}
 	return checkName("cluster", s.clusterID)
+}
+
+func (s *state) restoreRestored(h *fsmpb.Header) error {
+	r := txn.Restored{Epoch: h.RestoredEpoch, Until: txn.Time(h.RestoredUntil)}
+	switch {
+	case r == txn.Restored{}:
+		return nil
+	case s.level < LevelRestore:
+		return fmt.Errorf("a restore at level %d, which needs %d", s.level, LevelRestore)
+	case r.Epoch == 0 || r.Epoch > s.cluster.Epoch || r.Until <= 0 || r.Until > maxTime:
+		return fmt.Errorf("a restore in epoch %d of %d, at time %d", r.Epoch, s.cluster.Epoch, r.Until)
+	}
+	s.cluster.Restored = r
+	return nil
 }
 
 func (s *state) restoreParticipant(pb *fsmpb.Participant) error {

@@ -329,7 +329,7 @@ func (c *cursor) reason() (r txn.Reason) {
 	for in.more() {
 		switch in.tag(0) {
 		case tagReasonCode:
-			r.Code = txn.ReasonCode(in.atMost(uint64(txn.ReasonRefused)))
+			r.Code = txn.ReasonCode(in.atMost(uint64(txn.ReasonOperator)))
 		case tagReasonBranch:
 			r.Branch = int(in.atMost(txn.MaxBranches))
 		case tagDetail:

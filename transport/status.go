@@ -53,6 +53,8 @@ const (
 	reasonMalformedTxID       = "MALFORMED_TXID"
 	reasonExpired             = "TXID_EXPIRED"
 	reasonFuture              = "TXID_FUTURE"
+	reasonLost                = "TXID_LOST"
+	reasonNotLost             = "TXID_NOT_LOST"
 	reasonReused              = "TXID_REUSED"
 	reasonEmpty               = "EMPTY_TRANSACTION"
 	reasonTooManyBranches     = "TOO_MANY_BRANCHES"
@@ -102,6 +104,8 @@ var refusals = [...]refusal{
 	{txn.ErrMalformedTxID, codes.InvalidArgument, reasonMalformedTxID},
 	{txn.ErrExpired, codes.OutOfRange, reasonExpired},
 	{txn.ErrFuture, codes.OutOfRange, reasonFuture},
+	{txn.ErrLost, codes.FailedPrecondition, reasonLost},
+	{txn.ErrNotLost, codes.FailedPrecondition, reasonNotLost},
 	{txn.ErrContentMismatch, codes.AlreadyExists, reasonReused},
 	{txn.ErrEmpty, codes.InvalidArgument, reasonEmpty},
 	{txn.ErrTooManyBranches, codes.InvalidArgument, reasonTooManyBranches},

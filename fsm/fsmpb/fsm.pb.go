@@ -118,6 +118,7 @@ type Command struct {
 	//	*Command_DeleteParticipant
 	//	*Command_Collect
 	//	*Command_RaiseLevel
+	//	*Command_Arbitrate
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -259,6 +260,15 @@ func (x *Command) GetRaiseLevel() *RaiseLevel {
 	return nil
 }
 
+func (x *Command) GetArbitrate() *Arbitrate {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_Arbitrate); ok {
+			return x.Arbitrate
+		}
+	}
+	return nil
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -307,6 +317,10 @@ type Command_RaiseLevel struct {
 	RaiseLevel *RaiseLevel `protobuf:"bytes,11,opt,name=raise_level,json=raiseLevel,proto3,oneof"` // from version 2
 }
 
+type Command_Arbitrate struct {
+	Arbitrate *Arbitrate `protobuf:"bytes,14,opt,name=arbitrate,proto3,oneof"` // from version 3
+}
+
 func (*Command_Lead) isCommand_Kind() {}
 
 func (*Command_Stage) isCommand_Kind() {}
@@ -328,6 +342,8 @@ func (*Command_DeleteParticipant) isCommand_Kind() {}
 func (*Command_Collect) isCommand_Kind() {}
 
 func (*Command_RaiseLevel) isCommand_Kind() {}
+
+func (*Command_Arbitrate) isCommand_Kind() {}
 
 type Lead struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -725,6 +741,66 @@ func (x *Presume) GetTxid() []byte {
 	return nil
 }
 
+type Arbitrate struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Txid          []byte                 `protobuf:"bytes,1,opt,name=txid,proto3" json:"txid,omitempty"`
+	Decision      uint32                 `protobuf:"varint,2,opt,name=decision,proto3" json:"decision,omitempty"`
+	Detail        string                 `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Arbitrate) Reset() {
+	*x = Arbitrate{}
+	mi := &file_fsmpb_fsm_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Arbitrate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Arbitrate) ProtoMessage() {}
+
+func (x *Arbitrate) ProtoReflect() protoreflect.Message {
+	mi := &file_fsmpb_fsm_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Arbitrate.ProtoReflect.Descriptor instead.
+func (*Arbitrate) Descriptor() ([]byte, []int) {
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Arbitrate) GetTxid() []byte {
+	if x != nil {
+		return x.Txid
+	}
+	return nil
+}
+
+func (x *Arbitrate) GetDecision() uint32 {
+	if x != nil {
+		return x.Decision
+	}
+	return 0
+}
+
+func (x *Arbitrate) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
 type Acknowledge struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Txid          []byte                 `protobuf:"bytes,1,opt,name=txid,proto3" json:"txid,omitempty"`
@@ -735,7 +811,7 @@ type Acknowledge struct {
 
 func (x *Acknowledge) Reset() {
 	*x = Acknowledge{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[9]
+	mi := &file_fsmpb_fsm_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -747,7 +823,7 @@ func (x *Acknowledge) String() string {
 func (*Acknowledge) ProtoMessage() {}
 
 func (x *Acknowledge) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[9]
+	mi := &file_fsmpb_fsm_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -760,7 +836,7 @@ func (x *Acknowledge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Acknowledge.ProtoReflect.Descriptor instead.
 func (*Acknowledge) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{9}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Acknowledge) GetTxid() []byte {
@@ -787,7 +863,7 @@ type BranchReceipt struct {
 
 func (x *BranchReceipt) Reset() {
 	*x = BranchReceipt{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[10]
+	mi := &file_fsmpb_fsm_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -799,7 +875,7 @@ func (x *BranchReceipt) String() string {
 func (*BranchReceipt) ProtoMessage() {}
 
 func (x *BranchReceipt) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[10]
+	mi := &file_fsmpb_fsm_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -812,7 +888,7 @@ func (x *BranchReceipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BranchReceipt.ProtoReflect.Descriptor instead.
 func (*BranchReceipt) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{10}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *BranchReceipt) GetBranch() uint32 {
@@ -841,7 +917,7 @@ type PutParticipant struct {
 
 func (x *PutParticipant) Reset() {
 	*x = PutParticipant{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[11]
+	mi := &file_fsmpb_fsm_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -853,7 +929,7 @@ func (x *PutParticipant) String() string {
 func (*PutParticipant) ProtoMessage() {}
 
 func (x *PutParticipant) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[11]
+	mi := &file_fsmpb_fsm_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -866,7 +942,7 @@ func (x *PutParticipant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutParticipant.ProtoReflect.Descriptor instead.
 func (*PutParticipant) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{11}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PutParticipant) GetName() string {
@@ -906,7 +982,7 @@ type DeleteParticipant struct {
 
 func (x *DeleteParticipant) Reset() {
 	*x = DeleteParticipant{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[12]
+	mi := &file_fsmpb_fsm_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -918,7 +994,7 @@ func (x *DeleteParticipant) String() string {
 func (*DeleteParticipant) ProtoMessage() {}
 
 func (x *DeleteParticipant) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[12]
+	mi := &file_fsmpb_fsm_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -931,7 +1007,7 @@ func (x *DeleteParticipant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteParticipant.ProtoReflect.Descriptor instead.
 func (*DeleteParticipant) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{12}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DeleteParticipant) GetName() string {
@@ -952,7 +1028,7 @@ type Collect struct {
 
 func (x *Collect) Reset() {
 	*x = Collect{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[13]
+	mi := &file_fsmpb_fsm_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -964,7 +1040,7 @@ func (x *Collect) String() string {
 func (*Collect) ProtoMessage() {}
 
 func (x *Collect) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[13]
+	mi := &file_fsmpb_fsm_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -977,7 +1053,7 @@ func (x *Collect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Collect.ProtoReflect.Descriptor instead.
 func (*Collect) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{13}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Collect) GetLimit() uint32 {
@@ -998,7 +1074,7 @@ type RaiseLevel struct {
 
 func (x *RaiseLevel) Reset() {
 	*x = RaiseLevel{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[14]
+	mi := &file_fsmpb_fsm_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1010,7 +1086,7 @@ func (x *RaiseLevel) String() string {
 func (*RaiseLevel) ProtoMessage() {}
 
 func (x *RaiseLevel) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[14]
+	mi := &file_fsmpb_fsm_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1023,7 +1099,7 @@ func (x *RaiseLevel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseLevel.ProtoReflect.Descriptor instead.
 func (*RaiseLevel) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{14}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RaiseLevel) GetLevel() uint32 {
@@ -1047,7 +1123,7 @@ type Branch struct {
 
 func (x *Branch) Reset() {
 	*x = Branch{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[15]
+	mi := &file_fsmpb_fsm_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1059,7 +1135,7 @@ func (x *Branch) String() string {
 func (*Branch) ProtoMessage() {}
 
 func (x *Branch) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[15]
+	mi := &file_fsmpb_fsm_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1072,7 +1148,7 @@ func (x *Branch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Branch.ProtoReflect.Descriptor instead.
 func (*Branch) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{15}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Branch) GetParticipant() string {
@@ -1128,7 +1204,7 @@ type Reason struct {
 
 func (x *Reason) Reset() {
 	*x = Reason{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[16]
+	mi := &file_fsmpb_fsm_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1140,7 +1216,7 @@ func (x *Reason) String() string {
 func (*Reason) ProtoMessage() {}
 
 func (x *Reason) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[16]
+	mi := &file_fsmpb_fsm_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1153,7 +1229,7 @@ func (x *Reason) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reason.ProtoReflect.Descriptor instead.
 func (*Reason) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{16}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Reason) GetCode() uint32 {
@@ -1188,7 +1264,7 @@ type Stamp struct {
 
 func (x *Stamp) Reset() {
 	*x = Stamp{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[17]
+	mi := &file_fsmpb_fsm_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1200,7 +1276,7 @@ func (x *Stamp) String() string {
 func (*Stamp) ProtoMessage() {}
 
 func (x *Stamp) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[17]
+	mi := &file_fsmpb_fsm_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1213,7 +1289,7 @@ func (x *Stamp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stamp.ProtoReflect.Descriptor instead.
 func (*Stamp) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{17}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Stamp) GetIndex() uint64 {
@@ -1255,7 +1331,7 @@ type Transaction struct {
 
 func (x *Transaction) Reset() {
 	*x = Transaction{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[18]
+	mi := &file_fsmpb_fsm_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1267,7 +1343,7 @@ func (x *Transaction) String() string {
 func (*Transaction) ProtoMessage() {}
 
 func (x *Transaction) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[18]
+	mi := &file_fsmpb_fsm_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1280,7 +1356,7 @@ func (x *Transaction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Transaction.ProtoReflect.Descriptor instead.
 func (*Transaction) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{18}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Transaction) GetTxid() []byte {
@@ -1366,7 +1442,7 @@ type Participant struct {
 
 func (x *Participant) Reset() {
 	*x = Participant{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[19]
+	mi := &file_fsmpb_fsm_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1378,7 +1454,7 @@ func (x *Participant) String() string {
 func (*Participant) ProtoMessage() {}
 
 func (x *Participant) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[19]
+	mi := &file_fsmpb_fsm_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1391,7 +1467,7 @@ func (x *Participant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Participant.ProtoReflect.Descriptor instead.
 func (*Participant) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{19}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Participant) GetName() string {
@@ -1447,7 +1523,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[20]
+	mi := &file_fsmpb_fsm_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1459,7 +1535,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[20]
+	mi := &file_fsmpb_fsm_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1472,7 +1548,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{20}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Record) GetKind() isRecord_Kind {
@@ -1547,21 +1623,25 @@ func (*Record_Transaction) isRecord_Kind() {}
 func (*Record_Trailer) isRecord_Kind() {}
 
 type Header struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Version       uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"` // the cluster's level
-	Cluster       string                 `protobuf:"bytes,2,opt,name=cluster,proto3" json:"cluster,omitempty"`
-	Epoch         uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	Time          int64                  `protobuf:"varint,4,opt,name=time,proto3" json:"time,omitempty"`
-	Horizon       int64                  `protobuf:"varint,5,opt,name=horizon,proto3" json:"horizon,omitempty"`
-	Revision      uint64                 `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"` // the last one given to a participant
-	Index         uint64                 `protobuf:"varint,7,opt,name=index,proto3" json:"index,omitempty"`       // of the last log entry applied
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Version  uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"` // the cluster's level
+	Cluster  string                 `protobuf:"bytes,2,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Epoch    uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Time     int64                  `protobuf:"varint,4,opt,name=time,proto3" json:"time,omitempty"`
+	Horizon  int64                  `protobuf:"varint,5,opt,name=horizon,proto3" json:"horizon,omitempty"`
+	Revision uint64                 `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"` // the last one given to a participant
+	Index    uint64                 `protobuf:"varint,7,opt,name=index,proto3" json:"index,omitempty"`       // of the last log entry applied
+	// From version 3, of a state that was restored: the epoch in which it began again, and
+	// the cluster time up to which txids that it does not know may have been decided.
+	RestoredEpoch uint64 `protobuf:"varint,10,opt,name=restored_epoch,json=restoredEpoch,proto3" json:"restored_epoch,omitempty"`
+	RestoredUntil int64  `protobuf:"varint,11,opt,name=restored_until,json=restoredUntil,proto3" json:"restored_until,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Header) Reset() {
 	*x = Header{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[21]
+	mi := &file_fsmpb_fsm_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1573,7 +1653,7 @@ func (x *Header) String() string {
 func (*Header) ProtoMessage() {}
 
 func (x *Header) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[21]
+	mi := &file_fsmpb_fsm_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1586,7 +1666,7 @@ func (x *Header) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Header.ProtoReflect.Descriptor instead.
 func (*Header) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{21}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Header) GetVersion() uint32 {
@@ -1638,6 +1718,20 @@ func (x *Header) GetIndex() uint64 {
 	return 0
 }
 
+func (x *Header) GetRestoredEpoch() uint64 {
+	if x != nil {
+		return x.RestoredEpoch
+	}
+	return 0
+}
+
+func (x *Header) GetRestoredUntil() int64 {
+	if x != nil {
+		return x.RestoredUntil
+	}
+	return 0
+}
+
 type Trailer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Participants  uint64                 `protobuf:"varint,1,opt,name=participants,proto3" json:"participants,omitempty"`
@@ -1649,7 +1743,7 @@ type Trailer struct {
 
 func (x *Trailer) Reset() {
 	*x = Trailer{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[22]
+	mi := &file_fsmpb_fsm_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1661,7 +1755,7 @@ func (x *Trailer) String() string {
 func (*Trailer) ProtoMessage() {}
 
 func (x *Trailer) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[22]
+	mi := &file_fsmpb_fsm_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1674,7 +1768,7 @@ func (x *Trailer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trailer.ProtoReflect.Descriptor instead.
 func (*Trailer) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{22}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Trailer) GetParticipants() uint64 {
@@ -1709,7 +1803,7 @@ const file_fsmpb_fsm_proto_rawDesc = "" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x12\n" +
 	"\x04time\x18\x03 \x01(\x03R\x04time\x12\x18\n" +
 	"\ahorizon\x18\x04 \x01(\x03R\ahorizon\x12/\n" +
-	"\bcommands\x18\x05 \x03(\v2\x13.decree.fsm.CommandR\bcommands\"\xe2\x04\n" +
+	"\bcommands\x18\x05 \x03(\v2\x13.decree.fsm.CommandR\bcommands\"\x99\x05\n" +
 	"\aCommand\x12&\n" +
 	"\x04lead\x18\x01 \x01(\v2\x10.decree.fsm.LeadH\x00R\x04lead\x12)\n" +
 	"\x05stage\x18\x02 \x01(\v2\x11.decree.fsm.StageH\x00R\x05stage\x12,\n" +
@@ -1723,7 +1817,8 @@ const file_fsmpb_fsm_proto_rawDesc = "" +
 	"\acollect\x18\n" +
 	" \x01(\v2\x13.decree.fsm.CollectH\x00R\acollect\x129\n" +
 	"\vraise_level\x18\v \x01(\v2\x16.decree.fsm.RaiseLevelH\x00R\n" +
-	"raiseLevelB\x06\n" +
+	"raiseLevel\x125\n" +
+	"\tarbitrate\x18\x0e \x01(\v2\x15.decree.fsm.ArbitrateH\x00R\tarbitrateB\x06\n" +
 	"\x04kind\"4\n" +
 	"\x04Lead\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
@@ -1750,7 +1845,11 @@ const file_fsmpb_fsm_proto_rawDesc = "" +
 	"\tread_only\x18\x04 \x03(\rR\breadOnly\x12.\n" +
 	"\bbranches\x18\x05 \x03(\v2\x12.decree.fsm.BranchR\bbranches\"\x1d\n" +
 	"\aPresume\x12\x12\n" +
-	"\x04txid\x18\x01 \x01(\fR\x04txid\"X\n" +
+	"\x04txid\x18\x01 \x01(\fR\x04txid\"S\n" +
+	"\tArbitrate\x12\x12\n" +
+	"\x04txid\x18\x01 \x01(\fR\x04txid\x12\x1a\n" +
+	"\bdecision\x18\x02 \x01(\rR\bdecision\x12\x16\n" +
+	"\x06detail\x18\x03 \x01(\tR\x06detail\"X\n" +
 	"\vAcknowledge\x12\x12\n" +
 	"\x04txid\x18\x01 \x01(\fR\x04txid\x125\n" +
 	"\breceipts\x18\x02 \x03(\v2\x19.decree.fsm.BranchReceiptR\breceipts\"A\n" +
@@ -1807,7 +1906,7 @@ const file_fsmpb_fsm_proto_rawDesc = "" +
 	"\vparticipant\x18\x02 \x01(\v2\x17.decree.fsm.ParticipantH\x00R\vparticipant\x12;\n" +
 	"\vtransaction\x18\x03 \x01(\v2\x17.decree.fsm.TransactionH\x00R\vtransaction\x12/\n" +
 	"\atrailer\x18\x04 \x01(\v2\x13.decree.fsm.TrailerH\x00R\atrailerB\x06\n" +
-	"\x04kind\"\xb2\x01\n" +
+	"\x04kind\"\x80\x02\n" +
 	"\x06Header\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x12\x14\n" +
@@ -1815,7 +1914,10 @@ const file_fsmpb_fsm_proto_rawDesc = "" +
 	"\x04time\x18\x04 \x01(\x03R\x04time\x12\x18\n" +
 	"\ahorizon\x18\x05 \x01(\x03R\ahorizon\x12\x1a\n" +
 	"\brevision\x18\x06 \x01(\x04R\brevision\x12\x14\n" +
-	"\x05index\x18\a \x01(\x04R\x05index\"i\n" +
+	"\x05index\x18\a \x01(\x04R\x05index\x12%\n" +
+	"\x0erestored_epoch\x18\n" +
+	" \x01(\x04R\rrestoredEpoch\x12%\n" +
+	"\x0erestored_until\x18\v \x01(\x03R\rrestoredUntil\"i\n" +
 	"\aTrailer\x12\"\n" +
 	"\fparticipants\x18\x01 \x01(\x04R\fparticipants\x12\"\n" +
 	"\ftransactions\x18\x02 \x01(\x04R\ftransactions\x12\x16\n" +
@@ -1833,7 +1935,7 @@ func file_fsmpb_fsm_proto_rawDescGZIP() []byte {
 	return file_fsmpb_fsm_proto_rawDescData
 }
 
-var file_fsmpb_fsm_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_fsmpb_fsm_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_fsmpb_fsm_proto_goTypes = []any{
 	(*Entry)(nil),             // 0: decree.fsm.Entry
 	(*Command)(nil),           // 1: decree.fsm.Command
@@ -1844,20 +1946,21 @@ var file_fsmpb_fsm_proto_goTypes = []any{
 	(*BranchVote)(nil),        // 6: decree.fsm.BranchVote
 	(*Decide)(nil),            // 7: decree.fsm.Decide
 	(*Presume)(nil),           // 8: decree.fsm.Presume
-	(*Acknowledge)(nil),       // 9: decree.fsm.Acknowledge
-	(*BranchReceipt)(nil),     // 10: decree.fsm.BranchReceipt
-	(*PutParticipant)(nil),    // 11: decree.fsm.PutParticipant
-	(*DeleteParticipant)(nil), // 12: decree.fsm.DeleteParticipant
-	(*Collect)(nil),           // 13: decree.fsm.Collect
-	(*RaiseLevel)(nil),        // 14: decree.fsm.RaiseLevel
-	(*Branch)(nil),            // 15: decree.fsm.Branch
-	(*Reason)(nil),            // 16: decree.fsm.Reason
-	(*Stamp)(nil),             // 17: decree.fsm.Stamp
-	(*Transaction)(nil),       // 18: decree.fsm.Transaction
-	(*Participant)(nil),       // 19: decree.fsm.Participant
-	(*Record)(nil),            // 20: decree.fsm.Record
-	(*Header)(nil),            // 21: decree.fsm.Header
-	(*Trailer)(nil),           // 22: decree.fsm.Trailer
+	(*Arbitrate)(nil),         // 9: decree.fsm.Arbitrate
+	(*Acknowledge)(nil),       // 10: decree.fsm.Acknowledge
+	(*BranchReceipt)(nil),     // 11: decree.fsm.BranchReceipt
+	(*PutParticipant)(nil),    // 12: decree.fsm.PutParticipant
+	(*DeleteParticipant)(nil), // 13: decree.fsm.DeleteParticipant
+	(*Collect)(nil),           // 14: decree.fsm.Collect
+	(*RaiseLevel)(nil),        // 15: decree.fsm.RaiseLevel
+	(*Branch)(nil),            // 16: decree.fsm.Branch
+	(*Reason)(nil),            // 17: decree.fsm.Reason
+	(*Stamp)(nil),             // 18: decree.fsm.Stamp
+	(*Transaction)(nil),       // 19: decree.fsm.Transaction
+	(*Participant)(nil),       // 20: decree.fsm.Participant
+	(*Record)(nil),            // 21: decree.fsm.Record
+	(*Header)(nil),            // 22: decree.fsm.Header
+	(*Trailer)(nil),           // 23: decree.fsm.Trailer
 }
 var file_fsmpb_fsm_proto_depIdxs = []int32{
 	1,  // 0: decree.fsm.Entry.commands:type_name -> decree.fsm.Command
@@ -1867,31 +1970,32 @@ var file_fsmpb_fsm_proto_depIdxs = []int32{
 	5,  // 4: decree.fsm.Command.prepare:type_name -> decree.fsm.Prepare
 	7,  // 5: decree.fsm.Command.decide:type_name -> decree.fsm.Decide
 	8,  // 6: decree.fsm.Command.presume:type_name -> decree.fsm.Presume
-	9,  // 7: decree.fsm.Command.acknowledge:type_name -> decree.fsm.Acknowledge
-	11, // 8: decree.fsm.Command.put_participant:type_name -> decree.fsm.PutParticipant
-	12, // 9: decree.fsm.Command.delete_participant:type_name -> decree.fsm.DeleteParticipant
-	13, // 10: decree.fsm.Command.collect:type_name -> decree.fsm.Collect
-	14, // 11: decree.fsm.Command.raise_level:type_name -> decree.fsm.RaiseLevel
-	15, // 12: decree.fsm.Stage.branches:type_name -> decree.fsm.Branch
-	15, // 13: decree.fsm.Enlist.branch:type_name -> decree.fsm.Branch
-	6,  // 14: decree.fsm.Prepare.votes:type_name -> decree.fsm.BranchVote
-	16, // 15: decree.fsm.Decide.reason:type_name -> decree.fsm.Reason
-	15, // 16: decree.fsm.Decide.branches:type_name -> decree.fsm.Branch
-	10, // 17: decree.fsm.Acknowledge.receipts:type_name -> decree.fsm.BranchReceipt
-	15, // 18: decree.fsm.Transaction.branches:type_name -> decree.fsm.Branch
-	16, // 19: decree.fsm.Transaction.reason:type_name -> decree.fsm.Reason
-	17, // 20: decree.fsm.Transaction.staged:type_name -> decree.fsm.Stamp
-	17, // 21: decree.fsm.Transaction.decided:type_name -> decree.fsm.Stamp
-	17, // 22: decree.fsm.Transaction.finished:type_name -> decree.fsm.Stamp
-	21, // 23: decree.fsm.Record.header:type_name -> decree.fsm.Header
-	19, // 24: decree.fsm.Record.participant:type_name -> decree.fsm.Participant
-	18, // 25: decree.fsm.Record.transaction:type_name -> decree.fsm.Transaction
-	22, // 26: decree.fsm.Record.trailer:type_name -> decree.fsm.Trailer
-	27, // [27:27] is the sub-list for method output_type
-	27, // [27:27] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	10, // 7: decree.fsm.Command.acknowledge:type_name -> decree.fsm.Acknowledge
+	12, // 8: decree.fsm.Command.put_participant:type_name -> decree.fsm.PutParticipant
+	13, // 9: decree.fsm.Command.delete_participant:type_name -> decree.fsm.DeleteParticipant
+	14, // 10: decree.fsm.Command.collect:type_name -> decree.fsm.Collect
+	15, // 11: decree.fsm.Command.raise_level:type_name -> decree.fsm.RaiseLevel
+	9,  // 12: decree.fsm.Command.arbitrate:type_name -> decree.fsm.Arbitrate
+	16, // 13: decree.fsm.Stage.branches:type_name -> decree.fsm.Branch
+	16, // 14: decree.fsm.Enlist.branch:type_name -> decree.fsm.Branch
+	6,  // 15: decree.fsm.Prepare.votes:type_name -> decree.fsm.BranchVote
+	17, // 16: decree.fsm.Decide.reason:type_name -> decree.fsm.Reason
+	16, // 17: decree.fsm.Decide.branches:type_name -> decree.fsm.Branch
+	11, // 18: decree.fsm.Acknowledge.receipts:type_name -> decree.fsm.BranchReceipt
+	16, // 19: decree.fsm.Transaction.branches:type_name -> decree.fsm.Branch
+	17, // 20: decree.fsm.Transaction.reason:type_name -> decree.fsm.Reason
+	18, // 21: decree.fsm.Transaction.staged:type_name -> decree.fsm.Stamp
+	18, // 22: decree.fsm.Transaction.decided:type_name -> decree.fsm.Stamp
+	18, // 23: decree.fsm.Transaction.finished:type_name -> decree.fsm.Stamp
+	22, // 24: decree.fsm.Record.header:type_name -> decree.fsm.Header
+	20, // 25: decree.fsm.Record.participant:type_name -> decree.fsm.Participant
+	19, // 26: decree.fsm.Record.transaction:type_name -> decree.fsm.Transaction
+	23, // 27: decree.fsm.Record.trailer:type_name -> decree.fsm.Trailer
+	28, // [28:28] is the sub-list for method output_type
+	28, // [28:28] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_fsmpb_fsm_proto_init() }
@@ -1911,8 +2015,9 @@ func file_fsmpb_fsm_proto_init() {
 		(*Command_DeleteParticipant)(nil),
 		(*Command_Collect)(nil),
 		(*Command_RaiseLevel)(nil),
+		(*Command_Arbitrate)(nil),
 	}
-	file_fsmpb_fsm_proto_msgTypes[20].OneofWrappers = []any{
+	file_fsmpb_fsm_proto_msgTypes[21].OneofWrappers = []any{
 		(*Record_Header)(nil),
 		(*Record_Participant)(nil),
 		(*Record_Transaction)(nil),
@@ -1924,7 +2029,7 @@ func file_fsmpb_fsm_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fsmpb_fsm_proto_rawDesc), len(file_fsmpb_fsm_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   23,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -26,12 +26,16 @@ func (r Reason) Error() string {
 // What a server answers. All but the last group mean that nothing was changed by
 // the refused call and that repeating it as it is would be refused again.
 const (
-	ErrInvalidRequest   = Reason("INVALID_REQUEST")
-	ErrInvalidTimeout   = Reason("INVALID_TIMEOUT")
-	ErrMalformedTxID    = Reason("MALFORMED_TXID")
-	ErrExpired          = Reason("TXID_EXPIRED") // too old to be run, or to be told about
-	ErrFuture           = Reason("TXID_FUTURE")  // a clock is wrong
-	ErrReused           = Reason("TXID_REUSED")  // the txid ran with other content
+	ErrInvalidRequest = Reason("INVALID_REQUEST")
+	ErrInvalidTimeout = Reason("INVALID_TIMEOUT")
+	ErrMalformedTxID  = Reason("MALFORMED_TXID")
+	ErrExpired        = Reason("TXID_EXPIRED") // too old to be run, or to be told about
+	ErrFuture         = Reason("TXID_FUTURE")  // a clock is wrong
+	// ErrLost answers a txid of before a restore that may have run: nobody knows its
+	// outcome, it is not run again, and an operator must resolve it.
+	ErrLost             = Reason("TXID_LOST")
+	ErrNotLost          = Reason("TXID_NOT_LOST") // it is not an operator's to decide
+	ErrReused           = Reason("TXID_REUSED")   // the txid ran with other content
 	ErrEmptyTransaction = Reason("EMPTY_TRANSACTION")
 	ErrTooManyBranches  = Reason("TOO_MANY_BRANCHES")
 	ErrDuplicateBranch  = Reason("DUPLICATE_BRANCH")

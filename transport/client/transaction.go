@@ -130,6 +130,7 @@ const (
 	AbortClient                // asked for
 	AbortPresumed              // someone asked for the outcome before it was known
 	AbortRefused               // refused after prepares had left
+	AbortOperator              // decided by an operator, because its outcome may have been lost
 )
 
 func (c AbortCode) String() string {
@@ -146,6 +147,8 @@ func (c AbortCode) String() string {
 		return "presumed"
 	case AbortRefused:
 		return "refused"
+	case AbortOperator:
+		return "operator"
 	default:
 		return "unspecified"
 	}

@@ -306,6 +306,7 @@ const (
 	AbortCode_ABORT_CODE_CLIENT      AbortCode = 4 // asked for
 	AbortCode_ABORT_CODE_PRESUMED    AbortCode = 5 // asked about before it was known
 	AbortCode_ABORT_CODE_REFUSED     AbortCode = 6 // refused after prepares had left
+	AbortCode_ABORT_CODE_OPERATOR    AbortCode = 7 // decided by an operator, its outcome may have been lost
 )
 
 // Enum value maps for AbortCode.
@@ -318,6 +319,7 @@ var (
 		4: "ABORT_CODE_CLIENT",
 		5: "ABORT_CODE_PRESUMED",
 		6: "ABORT_CODE_REFUSED",
+		7: "ABORT_CODE_OPERATOR",
 	}
 	AbortCode_value = map[string]int32{
 		"ABORT_CODE_UNSPECIFIED": 0,
@@ -327,6 +329,7 @@ var (
 		"ABORT_CODE_CLIENT":      4,
 		"ABORT_CODE_PRESUMED":    5,
 		"ABORT_CODE_REFUSED":     6,
+		"ABORT_CODE_OPERATOR":    7,
 	}
 )
 
@@ -2339,7 +2342,7 @@ const file_decree_v1_transactions_proto_rawDesc = "" +
 	"\fRECEIPT_DONE\x10\x01\x12\x1c\n" +
 	"\x18RECEIPT_HEURISTIC_COMMIT\x10\x02\x12\x1b\n" +
 	"\x17RECEIPT_HEURISTIC_ABORT\x10\x03\x12\x1c\n" +
-	"\x18RECEIPT_HEURISTIC_HAZARD\x10\x04*\xb8\x01\n" +
+	"\x18RECEIPT_HEURISTIC_HAZARD\x10\x04*\xd1\x01\n" +
 	"\tAbortCode\x12\x1a\n" +
 	"\x16ABORT_CODE_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fABORT_CODE_VOTE\x10\x01\x12\x1a\n" +
@@ -2347,7 +2350,8 @@ const file_decree_v1_transactions_proto_rawDesc = "" +
 	"\x12ABORT_CODE_TIMEOUT\x10\x03\x12\x15\n" +
 	"\x11ABORT_CODE_CLIENT\x10\x04\x12\x17\n" +
 	"\x13ABORT_CODE_PRESUMED\x10\x05\x12\x16\n" +
-	"\x12ABORT_CODE_REFUSED\x10\x062\x81\x05\n" +
+	"\x12ABORT_CODE_REFUSED\x10\x06\x12\x17\n" +
+	"\x13ABORT_CODE_OPERATOR\x10\a2\x81\x05\n" +
 	"\fTransactions\x12=\n" +
 	"\x06Submit\x12\x18.decree.v1.SubmitRequest\x1a\x19.decree.v1.SubmitResponse\x12M\n" +
 	"\n" +
