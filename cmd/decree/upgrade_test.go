@@ -2,8 +2,9 @@ package main
 
 // What is proven here: a cluster of an older release is upgraded node by node under
 // load, and no client notices. Nodes of both releases form one cluster on the way,
-// with either as the leader; what the old one wrote stays readable, and a node may
-// go back to the old release as long as nothing is in its log that needs the new one.
+// with either as the leader, and a node may go back to the old one. What that wrote
+// stays readable. Once all are of the new release the cluster's level rises, and a
+// node that is put back then says what is wrong and ends.
 
 import (
 	"bytes"
@@ -14,8 +15,10 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
+	"github.com/decree-tx/decree/fsm"
 	decreev1 "github.com/decree-tx/decree/transport/api/decree/v1"
 	"github.com/decree-tx/decree/transport/client"
 )
@@ -74,19 +77,57 @@ func TestRollingUpgradeIsNotNoticed(t *testing.T) {
 		w.found(s)
 		w.progress()
 	}
-	for i, s := range b.servers {
+	n1, n2, n3 := b.servers[0], b.servers[1], b.servers[2]
+	for _, s := range []*server{n1, n2} {
 		upgrade(s, after)
-		b.handTo(b.servers[(i+1)%len(b.servers)]) // that of the old release, twice
-		w.progress()
+		for _, leader := range []*server{n1, n3} { // one of either release
+			b.handTo(leader)
+			w.progress()
+		}
 	}
-	upgrade(b.servers[0], before) // somebody has second thoughts
-	upgrade(b.servers[0], after)
+	upgrade(n1, before) // somebody has second thoughts
+	upgrade(n1, after)
+	upgrade(n3, after)
+	b.await("the level to rise everywhere", func(ctx context.Context) bool {
+		for _, s := range b.servers {
+			st, err := b.client.NodeStatus(ctx, s.grpc)
+			if err != nil || st.GetLevel() != uint32(fsm.Newest) {
+				return false
+			}
+		}
+		return true
+	})
+	w.progress()
 	for _, s := range b.servers {
 		if tx := b.get(s, known); tx.GetState() != decreev1.State_STATE_COMMITTED {
 			t.Errorf("%s shows the old release's %s as %s", s.id, known, tx.GetState())
 		}
 	}
 	w.audit()
+	b.sameHistory()
+	b.refusesToGoBack(n2, before)
+}
+
+// refusesToGoBack puts an older binary in a node's place, which has to end and to say
+// what is wrong; the newer one then finds everything as it was.
+func (b *bench) refusesToGoBack(s *server, path string) {
+	b.t.Helper()
+	newer := s.path
+	s.signal(syscall.SIGTERM)
+	<-s.done
+	s.path = path
+	s.start()
+	b.await("the older binary to end", func(context.Context) bool { return !s.alive() })
+	log, err := os.ReadFile(s.log)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if s.cmd.ProcessState.Success() || !bytes.Contains(tail(log, 2000), []byte("this node's binary is too old")) {
+		b.t.Errorf("it ended with %s and said:\n%s", s.cmd.ProcessState, tail(log, 2000))
+	}
+	s.path = newer
+	s.start()
+	b.caughtUp(s)
 	b.sameHistory()
 }
 
