@@ -58,6 +58,9 @@ type answer struct {
 	// configuration.
 	KnowsYou bool `json:"knows_you,omitempty"`
 	DiskLow  bool `json:"disk_low,omitempty"`
+	// Clock is the node's wall clock, in nanoseconds since 1970. Nothing here goes by it;
+	// it is for those who look for a clock that is wrong.
+	Clock int64 `json:"clock,omitempty"`
 	// Level is Config.Level; nodes from before there were levels do not tell any.
 	Level uint32 `json:"level,omitempty"`
 	Error string `json:"error,omitempty"` // why Admit was refused
@@ -124,7 +127,7 @@ func (n *Node) describe(q question) answer {
 	}
 	s := n.Status()
 	a.Members, a.Term, a.LastIndex, a.DiskLow = s.Members, s.Term, s.LastIndex, s.Disk.Low
-	a.Leader = n.leads()
+	a.Leader, a.Clock = n.leads(), time.Now().UnixNano()
 	a.Level = n.cfg.Level
 	a.KnowsYou = memberOf(s.Members, q.ID) || n.state.committedHas(q.ID)
 	return a

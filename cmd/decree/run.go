@@ -81,6 +81,7 @@ func (p *program) command() *cobra.Command {
 		p.benchCommand(),
 		p.demoCommand(),
 		p.configCommand(),
+		p.doctorCommand(),
 		p.versionCommand(),
 		outputTopic(),
 	)
