@@ -42,6 +42,9 @@ type lane struct {
 	expedited time.Time // when all that waits was last brought forward
 	timer     *time.Timer
 
+	orphans int    // that the last scan found
+	scanned moment // when it was
+
 	meter ParticipantMeter // set once
 }
 

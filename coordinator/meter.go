@@ -148,12 +148,17 @@ func (t *term) noteTombstone(c txn.Command, tx *txn.Transaction, err error) {
 // Load is what one participant has before it, as this leader sees it.
 type Load struct {
 	Participant       string
-	Unfinished        int // transactions with a branch that is not ended there
-	Preparing         int // prepares under way
-	PreparesWaiting   int // prepares that wait for those
-	Delivering        int // deliveries under way
-	DeliveriesWaiting int // deliveries that wait for those, or for their next attempt
-	Failures          int // deliveries that failed since the last that did not
+	Unfinished        int           // transactions with a branch that is not ended there
+	Preparing         int           // prepares under way
+	PreparesWaiting   int           // prepares that wait for those
+	Delivering        int           // deliveries under way
+	DeliveriesWaiting int           // deliveries that wait for those, or for their next attempt
+	Failures          int           // deliveries that failed since the last that did not
+	Pace              time.Duration // of prepares, lately
+	// Orphans is how many branches the last scan found prepared there that no transaction
+	// drives, and Scanned when it was, by cluster time; zero where there was none.
+	Orphans int
+	Scanned txn.Time
 }
 
 // Down reports whether the participant is tried with one delivery at a time, until
@@ -175,7 +180,7 @@ func (c *Coordinator) Loads() []Load {
 			Participant: l.name, Unfinished: l.open.Len(),
 			Preparing: l.preparing, PreparesWaiting: l.prepares.len(),
 			Delivering: l.delivering, DeliveriesWaiting: l.deliveries.Len(),
-			Failures: l.failures,
+			Failures: l.failures, Pace: l.pace, Orphans: l.orphans, Scanned: t.reign.time(l.scanned),
 		})
 	}
 	return loads

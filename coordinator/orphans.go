@@ -111,14 +111,19 @@ func (t *term) scan(ctx context.Context, name string) error {
 	l := t.lane(name)
 	t.mu.Unlock()
 	first, err := l.prepared(ctx)
-	if err != nil || len(first) == 0 {
+	if err != nil {
 		return err
+	}
+	if len(first) == 0 {
+		l.found(0)
+		return nil
 	}
 	if err := t.log.Barrier(ctx); err != nil {
 		return err
 	}
 	suspects := t.suspects(name, first)
 	if len(suspects) == 0 {
+		l.found(0)
 		return nil
 	}
 	second, err := l.prepared(ctx)
@@ -130,7 +135,15 @@ func (t *term) scan(ctx context.Context, name string) error {
 		still[branchName{b.TxID, b.Number}] = true
 	}
 	suspects = slices.DeleteFunc(suspects, func(b branchName) bool { return !still[b] })
+	l.found(len(suspects))
 	return t.endOrphans(ctx, l, suspects)
+}
+
+// found notes the result of a scan.
+func (l *lane) found(orphans int) {
+	l.t.mu.Lock()
+	defer l.t.mu.Unlock()
+	l.orphans, l.scanned = orphans, l.t.moment()
 }
 
 // endOrphans goes on past a branch that cannot be ended, and gives up for now where
