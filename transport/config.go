@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -29,6 +30,7 @@ type Coordinator interface {
 	Check(ctx context.Context, participant string) (coordinator.Inspection, error)
 	Deliveries(id txn.TxID) []coordinator.Delivery
 	Timelines(id txn.TxID) []coordinator.Timeline
+	Loads() []coordinator.Load
 	Leads() bool
 }
 
@@ -66,6 +68,9 @@ type Config struct {
 	Version string // of the binary, shown by Cluster.Status
 	// Pulse tells what this node decided in the last seconds; the default knows nothing.
 	Pulse func() Pulse
+	// Page, where set, serves "GET /" and what is below /ui/: the page for people, which
+	// reads the API as any client does.
+	Page http.Handler
 
 	// Security of the API; the zero value is plain text for everybody.
 	Security Security

@@ -36,6 +36,7 @@ type fakeCoordinator struct {
 	check      func(ctx context.Context, participant string) (coordinator.Inspection, error)
 	deliveries []coordinator.Delivery
 	timelines  []coordinator.Timeline
+	loads      []coordinator.Load
 
 	started started
 	calls   bool // it cannot be started, only called
@@ -137,6 +138,8 @@ func (c *fakeCoordinator) Check(ctx context.Context, participant string) (coordi
 }
 
 func (c *fakeCoordinator) Deliveries(txn.TxID) []coordinator.Delivery { return c.deliveries }
+
+func (c *fakeCoordinator) Loads() []coordinator.Load { return c.loads }
 
 func (c *fakeCoordinator) Timelines(txn.TxID) []coordinator.Timeline { return c.timelines }
 

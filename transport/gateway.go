@@ -74,6 +74,7 @@ func (s *Server) openGateway() error {
 	s.gateway = conn
 	mux := runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, newJSON()),
+		runtime.WithMarshalerOption(eventStream, eventMessages{newJSON()}),
 		runtime.WithErrorHandler(func(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, _ *http.Request, err error) {
 			writeError(w, status.Convert(err))
 		}),
@@ -88,6 +89,7 @@ func (s *Server) openGateway() error {
 	if err := errors.Join(
 		decreev1.RegisterTransactionsHandlerClient(ctx, mux, decreev1.NewTransactionsClient(conn)),
 		decreev1.RegisterTimelinesHandlerClient(ctx, mux, decreev1.NewTimelinesClient(conn)),
+		decreev1.RegisterLiveHandlerClient(ctx, mux, decreev1.NewLiveClient(conn)),
 		decreev1.RegisterParticipantsHandlerClient(ctx, mux, decreev1.NewParticipantsClient(conn)),
 		decreev1.RegisterClusterHandlerClient(ctx, mux, decreev1.NewClusterClient(conn)),
 	); err != nil {
@@ -96,6 +98,10 @@ func (s *Server) openGateway() error {
 	root := http.NewServeMux()
 	root.HandleFunc("GET /healthz", s.healthz)
 	root.HandleFunc("GET /readyz", s.readyz)
+	if s.cfg.Page != nil {
+		root.Handle("GET /{$}", s.cfg.Page)
+		root.Handle("GET /ui/", s.cfg.Page)
+	}
 	root.Handle("/", s.identified(s.checked(mux)))
 	s.http = &http.Server{
 		// A page of another origin must not move money through a browser.

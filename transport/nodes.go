@@ -19,6 +19,10 @@ type nodes struct {
 
 // Status implements the RPC: this node's view.
 func (s *nodes) Status(context.Context, *decreev1.StatusRequest) (*decreev1.StatusResponse, error) {
+	return s.status(), nil
+}
+
+func (s *Server) status() *decreev1.StatusResponse {
 	st := s.cfg.Node.Status()
 	m := s.cfg.Machine
 	now, stats := m.Cluster(), m.Stats()
@@ -49,7 +53,7 @@ func (s *nodes) Status(context.Context, *decreev1.StatusRequest) (*decreev1.Stat
 			Id: n.ID, RaftAddress: n.RaftAddress, Voter: n.Voter, Leader: n.Leader,
 		})
 	}
-	return answer, nil
+	return answer
 }
 
 // AddNode implements the RPC.

@@ -44,6 +44,10 @@ var rights = map[string]roles{
 	decreev1.Transactions_List_FullMethodName:       observers,
 	decreev1.Transactions_Watch_FullMethodName:      observers,
 
+	decreev1.Timelines_GetTimeline_FullMethodName: watchmen,
+	decreev1.Live_Look_FullMethodName:             watchmen,
+	decreev1.Live_WatchCluster_FullMethodName:     watchmen,
+
 	// A registration tells of statements, addresses and files.
 	decreev1.Participants_Put_FullMethodName:    operators,
 	decreev1.Participants_Get_FullMethodName:    watchmen,

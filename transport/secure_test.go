@@ -173,6 +173,10 @@ var may = map[string]string{
 	"decree.v1.Transactions/List":       "cor",
 	"decree.v1.Transactions/Watch":      "cor",
 
+	"decree.v1.Timelines/GetTimeline": "or",
+	"decree.v1.Live/Look":             "or",
+	"decree.v1.Live/WatchCluster":     "or",
+
 	"decree.v1.Participants/Put":    "o",
 	"decree.v1.Participants/Get":    "or",
 	"decree.v1.Participants/List":   "or",

@@ -57,6 +57,7 @@ type Server struct {
 	health   *health.Server
 	observer *observer
 	link     *peerLink
+	around   neighbours
 	guard    *guard            // nil where callers are not asked who they are
 	inward   *bufconn.Listener // the gateway's way to grpc
 	gateway  *grpc.ClientConn
@@ -93,6 +94,7 @@ func New(cfg Config) (*Server, error) {
 		crew:    &crew{},
 		stopped: make(chan struct{}),
 	}
+	s.around.open = func() *peerLink { return newPeerLink(cfg.Node, maxAnswerBytes, cfg.Security) }
 	s.ended, s.end = context.WithCancel(context.Background())
 	s.drained, s.release = context.WithCancel(context.Background())
 	s.observer = newObserver(cfg.Node, cfg.Coordinator.Leads, s.showLeadership)
@@ -125,6 +127,7 @@ func (s *Server) newGRPC() *grpc.Server {
 	g := grpc.NewServer(options...)
 	decreev1.RegisterTransactionsServer(g, &transactions{Server: s})
 	decreev1.RegisterTimelinesServer(g, &timelines{Server: s})
+	decreev1.RegisterLiveServer(g, &live{Server: s})
 	decreev1.RegisterParticipantsServer(g, &registry{Server: s})
 	decreev1.RegisterClusterServer(g, &nodes{Server: s})
 	healthv1.RegisterHealthServer(g, s.health)
@@ -244,6 +247,7 @@ func (s *Server) Stop(ctx context.Context) error {
 		s.gateway.Close() //nolint:errcheck,gosec // in memory
 		s.inward.Close()  //nolint:errcheck,gosec // in memory
 		s.link.close()
+		s.around.close()
 		s.crew.close()
 		s.work.Wait()
 	})
