@@ -21,6 +21,7 @@ import (
 	"github.com/decree-tx/decree/coordinator/node"
 	"github.com/decree-tx/decree/participants"
 	"github.com/decree-tx/decree/transport"
+	"github.com/decree-tx/decree/transport/web"
 )
 
 // leastTransaction is how large a transaction's payloads may be in all, even
@@ -95,6 +96,7 @@ func Open(ctx context.Context, cfg config.Server, o Options) (*Daemon, error) {
 		Version:        o.Version,
 		Security:       d.security.ofAPI(cfg),
 		Pulse:          d.metrics.Pulse,
+		Page:           web.Handler(),
 		DefaultTimeout: cfg.DefaultTimeout,
 		MaxTimeout:     cfg.MaxTimeout,
 		// Room for JSON's quoting and base64, so that it is the bound on payloads
