@@ -1,0 +1,87 @@
+package page
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+)
+
+var screenshots = flag.String("screenshots", "", "write pictures of every screen into this directory")
+
+// stories are transactions that a talk would show.
+type stories struct{ commit, retries, healed, no, damage, pending string }
+
+func tell(x *trio) (s stories) {
+	s.commit = x.submit("delivery",
+		branch("orders", behaviour{PrepareMS: 9, CommitMS: 7}), branch("payments", behaviour{PrepareMS: 16, CommitMS: 11}), branch("shipping", behaviour{PrepareMS: 5, CommitMS: 5}))
+	s.healed = x.submit("delivery",
+		branch("orders", behaviour{PrepareMS: 6, CommitMS: 4}), branch("payments", behaviour{PrepareMS: 14, CommitMS: 6, FailCommits: 5, Error: "upstream connect error"}))
+	s.no = x.submit("delivery",
+		branch("orders", behaviour{PrepareMS: 8}), branch("payments", behaviour{PrepareMS: 21, Vote: "abort", Reason: "the balance of alice is 12, and 30 are asked for"}), branch("archive", behaviour{}))
+	s.damage = x.submit("delivery",
+		branch("orders", behaviour{PrepareMS: 4}), branch("shipping", behaviour{PrepareMS: 7, Heuristic: "abort", Detail: "rolled back by hand on Tuesday"}))
+	s.pending = x.submit("decision",
+		branch("orders", behaviour{PrepareMS: 6, CommitMS: 3}), branch("payments", behaviour{PrepareMS: 12, FailCommits: -1, Error: "connection refused"}), branch("ledger", behaviour{}))
+	return s
+}
+
+// traffic keeps a cluster busy until the test ends.
+func (x *trio) traffic(rate string) {
+	done := make(chan struct{})
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				x.try("bench", "--rate", rate, "--duration", "5s", "--warmup", "0s", "--endpoints", x.endpoints(),
+					"--participant", "ledger={}", "--participant", "archive={}") //nolint:errcheck // a killed node costs it something
+			}
+		}
+	}()
+	x.t.Cleanup(func() { close(done); <-stopped })
+}
+
+func TestScreenshots(t *testing.T) {
+	if *screenshots == "" {
+		t.Skip("no directory for them: -screenshots")
+	}
+	x := newTrio(t)
+	x.traffic("150")
+	s := tell(x)
+	browser := newBrowser(t)
+	at := "http://" + x.leader().http
+	views := []struct{ name, hash, ready string }{
+		{"overview", "#/", ""},
+		{"transactions", "#/tx", ".trow[data-row='5']"},
+		{"commit", "#/tx/" + s.commit, "svg.timeline .receipt"},
+		{"retries", "#/tx/" + s.healed, "svg.timeline .cross"},
+		{"abort", "#/tx/" + s.no, "svg.timeline .vote.no"},
+		{"damage", "#/tx/" + s.damage, "svg.timeline .receipt.bad"},
+		{"pending", "#/tx/" + s.pending, "svg.timeline .next"},
+		{"participants", "#/participants", "article"},
+		{"cluster", "#/cluster", "article.leads"},
+	}
+	for name, l := range map[string]look{"light": desk, "dark": night, "phone": phone} {
+		p := open(t, browser, at+"/#/", l)
+		p.reads(".tile", "p") // alive
+		p.wants("some history", "document.querySelectorAll('.latest li').length > 3")
+		time.Sleep(12 * time.Second) // a chart needs some history to be worth a picture
+		for _, v := range views {
+			p.goTo(v.hash)
+			if v.ready != "" {
+				p.run(chromedp.WaitReady(v.ready, chromedp.ByQuery))
+			}
+			p.reads("main", " ")
+			if err := os.WriteFile(filepath.Join(*screenshots, v.name+"-"+name+".png"), p.shot(), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
