@@ -27,6 +27,7 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	root := p.command()
 	p.markStart(root)
 	sayMistakes(root)
+	p.complete(root)
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)
