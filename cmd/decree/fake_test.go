@@ -27,6 +27,7 @@ type fakeNode struct {
 	result      *decreev1.Result // of submit, commit, abort and inquire
 	refusal     error            // of every call, if set
 	transaction *decreev1.Transaction
+	timeline    *decreev1.GetTimelineResponse // nil: of a version without
 	list        []*decreev1.Transaction
 	events      []*decreev1.Transaction
 	status      *decreev1.StatusResponse
@@ -159,6 +160,7 @@ func (f *fakeNode) serve(t *testing.T) (endpoint string) {
 	decreev1.RegisterTransactionsServer(s, fakeTransactions{fakeNode: f})
 	decreev1.RegisterParticipantsServer(s, fakeParticipants{fakeNode: f})
 	decreev1.RegisterClusterServer(s, fakeCluster{fakeNode: f})
+	decreev1.RegisterTimelinesServer(s, fakeTimelines{fakeNode: f})
 	alive := health.NewServer()
 	alive.SetServingStatus("decree.leader", healthv1.HealthCheckResponse_SERVING)
 	healthv1.RegisterHealthServer(s, alive)

@@ -13,7 +13,7 @@ One object on one line, unless it says otherwise:
   abort, inquire         API (transactions.proto)
   tx begin               {txid, deadline}
   tx enlist              {branch, cluster, epoch} for each branch, a line each
-  tx show                a Transaction
+  tx show                a Transaction with recordings: [Recording] (timeline.proto)
   tx list                {transactions: [Transaction]}
   tx watch               a Transaction for each change, a line each
   participant put, show  a Participant (participants.proto)

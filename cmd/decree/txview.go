@@ -23,18 +23,26 @@ const defaultListLimit = 50
 func (p *program) showCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "show TXID",
-		Short: "show a transaction and its branches",
-		Args:  cobra.ExactArgs(1),
+		Short: "show a transaction, its branches and its timeline",
+		Long: `Shows what the log holds of a transaction, each branch, and how it came to where it is:
+when each prepare left, who voted when, when it was decided, and every attempt to deliver
+that, as far as the leaders that can be asked remember it.`,
+		Args: cobra.ExactArgs(1),
 		RunE: p.connected(func(ctx context.Context, c *client.Client, args []string) error {
-			t, err := c.Get(ctx, args[0])
+			told, err := timelineOf(ctx, c, args[0])
 			if err != nil {
 				return err
 			}
 			if p.out.format == formatJSON {
-				p.out.message(t)
+				whole, err := timelineJSON(told)
+				if err != nil {
+					return err
+				}
+				p.out.object(whole)
 				return nil
 			}
-			p.showTransaction(t)
+			p.showTransaction(told.GetTransaction())
+			p.showTimeline(told)
 			return nil
 		}),
 	}
