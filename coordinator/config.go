@@ -71,6 +71,10 @@ type Config struct {
 	// It is called with locks held and must not block.
 	OnDamage func(Damage)
 
+	// SlowTransaction is how long a transaction takes, from its admission to its last
+	// acknowledgement, that is told of in the log; 0 for none. At most ten a second are.
+	SlowTransaction time.Duration
+
 	// Meter, where set, counts what this coordinator does.
 	Meter Meter
 }
@@ -145,6 +149,9 @@ func (c Config) Validate() error {
 		"deliveries in flight": c.DeliveriesInFlight,
 	} {
 		positive(name, n > 0)
+	}
+	if c.SlowTransaction < 0 {
+		errs = append(errs, fmt.Errorf("slow transaction %s is negative", c.SlowTransaction))
 	}
 	if c.DefaultTimeout > c.MaxTimeout {
 		errs = append(errs, fmt.Errorf("default timeout %s exceeds max timeout %s", c.DefaultTimeout, c.MaxTimeout))

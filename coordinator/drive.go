@@ -287,7 +287,7 @@ func (t *term) voted(d *drive, number int, v participants.Vote, err error) {
 	if err != nil {
 		v = participants.Vote{Kind: txn.VoteAbort}
 		why = txn.Reason{Code: txn.ReasonUnavailable, Branch: number, Detail: clip(err.Error())}
-		t.logger.Warn("prepare failed", "txid", d.id, "participant", d.Branches()[number-1].Participant, "branch", number, "error", err)
+		t.tellPrepareFailed(d, number, err)
 	}
 	d.track(number).votes(v.Kind, why.Detail, t.moment())
 	acts := d.Voted(number, v.Kind, why)

@@ -45,7 +45,8 @@ type lane struct {
 	orphans int    // that the last scan found
 	scanned moment // when it was
 
-	meter ParticipantMeter // set once
+	meter      ParticipantMeter // set once
+	complaints gate
 }
 
 // call is work for one branch.

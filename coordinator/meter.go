@@ -133,6 +133,7 @@ func (t *term) noteDelivery(d *drive) {
 	}
 	c.delivered = t.moment()
 	t.cfg.Meter.Delivered(d.id, time.Duration(c.delivered-cmp.Or(c.decided, c.begun)))
+	t.tellSlow(d)
 }
 
 // noteTombstone counts the abort of a transaction that nobody drives. mu is held.

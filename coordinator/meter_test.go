@@ -1,14 +1,18 @@
 package coordinator
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/hashicorp/go-hclog"
 
 	"github.com/decree-tx/decree/fsm/txn"
 	"github.com/decree-tx/decree/participants"
@@ -222,5 +226,61 @@ func TestLoads(t *testing.T) {
 			t.Errorf("a follower tells %+v", loads)
 		}
 		r.lead()
+	})
+}
+
+// A transaction that takes its time is told of once, with its phases and branches; a
+// crowd of them is not told one by one, and neither is a crowd of failed prepares.
+func TestSlowTransactionsAreTold(t *testing.T) {
+	var out bytes.Buffer
+	run(t, Config{SlowTransaction: time.Second, BackoffBase: 2 * time.Second, BackoffCap: 2 * time.Second}, func(r *rig) {
+		out.Reset()
+		r.c.logger = hclog.New(&hclog.LoggerOptions{Output: &out, Level: hclog.Warn})
+		r.depose()
+		r.lead()
+		ctx := context.Background()
+		if _, err := r.run(ctx, transfer(r.id(), "a", "b")); err != nil {
+			t.Fatal(err)
+		}
+		slow := r.id()
+		r.fakes["a"].Script(participanttest.Prepare, slow, participanttest.Answer{Delay: 1500 * time.Millisecond})
+		r.fakes["b"].Script(participanttest.Commit, slow, participanttest.Answer{Err: errors.New("lock wait")})
+		if _, err := r.run(ctx, transfer(slow, "a", "b")); err != nil {
+			t.Fatal(err)
+		}
+		told := func() []string {
+			var lines []string
+			for line := range strings.Lines(out.String()) {
+				if strings.Contains(line, "slow transaction") {
+					lines = append(lines, line)
+				}
+			}
+			return lines
+		}
+		lines := told()
+		if len(lines) != 1 {
+			t.Fatalf("%d lines, want one:\n%s", len(lines), out.String())
+		}
+		for _, want := range []string{"txid=" + slow.String(), "decision=commit", "preparing=1.5", "a: voted commit in 1.5", "deliveries: 2", "lock wait"} {
+			if !strings.Contains(lines[0], want) {
+				t.Errorf("%s is missing in: %s", want, lines[0])
+			}
+		}
+
+		out.Reset()
+		r.fakes["a"].Script(participanttest.Prepare, participanttest.AnyTx,
+			participanttest.Answer{Delay: 2 * time.Second, Err: errors.New("cut"), Stay: true})
+		var crowd sync.WaitGroup
+		for range 50 {
+			s := transfer(r.id(), "a")
+			crowd.Go(func() { r.run(ctx, s) })
+		}
+		crowd.Wait()
+		if n := len(told()); n == 0 || n > 5 {
+			t.Errorf("a crowd of 50 is told in %d lines:\n%s", n, out.String())
+		}
+		if n := strings.Count(out.String(), "prepare failed"); n != 1 {
+			t.Errorf("50 failed prepares of one moment are told in %d lines", n)
+		}
 	})
 }

@@ -39,6 +39,7 @@ type term struct {
 	settling   bool                // a goroutine is at that
 	receipts   map[*drive]struct{} // with receipts that are not logged
 	flushing   bool                // the timer that logs them is set
+	slow       gate
 	ended      bool
 	endedDone  chan struct{} // closed when ended is set
 }

@@ -57,6 +57,7 @@ number() { printf '%s' "${1#n}"; }
 grpc_of() { printf '127.0.0.1:%d' $((port + $(number "$1"))); }
 http_of() { printf '127.0.0.1:%d' $((port + 100 + $(number "$1"))); }
 raft_of() { printf '127.0.0.1:%d' $((port + 200 + $(number "$1"))); }
+operator_of() { printf '127.0.0.1:%d' $((port + 400 + $(number "$1"))); }
 endpoints=$(grpc_of n1),$(grpc_of n2),$(grpc_of n3)
 peers=n1=$(raft_of n1),n2=$(raft_of n2),n3=$(raft_of n3)
 
@@ -87,6 +88,7 @@ launch() {
   local node=$1
   nohup "$bin" server --node-id "$node" --data-dir "$dir/$node" --peers "$peers" \
     --raft-addr "$(raft_of "$node")" --grpc-addr "$(grpc_of "$node")" --http-addr "$(http_of "$node")" \
+    --operator-addr "$(operator_of "$node")" \
     >>"$dir/$node.log" 2>&1 </dev/null &
   printf '%d\n' $! >"$dir/$node.pid"
   # Until the process has become the server, pid_of does not know it.

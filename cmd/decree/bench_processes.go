@@ -48,7 +48,7 @@ func (p *program) serveBareCommand() *cobra.Command {
 				return usagef("--peers: %w", err)
 			}
 			cfg.Cluster.LogStore = cluster.LogStore(logStore)
-			cfg.Cluster.Logger = newLogger(p.stderr, logLevel, "text")
+			cfg.Cluster.Logger, _ = newLogger(p.stderr, logLevel, "text")
 			cfg.Cluster.Exit = p.die
 			return bare.Serve(cmd.Context(), cfg)
 		},

@@ -33,7 +33,7 @@ const (
 )
 
 // clientVariables are those of the commands that talk to a cluster.
-var clientVariables = []string{endpointsEnv, caEnv, certEnv, keyEnv, tokenEnv, tokenFileEnv}
+var clientVariables = []string{endpointsEnv, caEnv, certEnv, keyEnv, tokenEnv, tokenFileEnv, operatorEnv}
 
 // dialFlags say where the cluster is, who asks it, and how long.
 type dialFlags struct {

@@ -52,7 +52,7 @@ Prints what to type in another terminal. Stop it with ctrl-C.`,
 		},
 	}
 	cmd.Flags().StringVar(&flags.dir, "data-dir", "", "keep data in this `directory` (default: a temporary one, removed at the end)")
-	cmd.Flags().IntVar(&flags.port, "port", 7100, "serve gRPC at `port`+1 to +3, HTTP at +101 to +103, Raft at +201 to +203; 0 for any free ports")
+	cmd.Flags().IntVar(&flags.port, "port", 7100, "serve gRPC at `port`+1 to +3, HTTP at +101 to +103, Raft at +201 to +203, metrics at +401 to +403; 0 for any free ports")
 	cmd.Flags().StringVar(&flags.logLevel, "log-level", "off", "trace, debug, info, warn, error or off")
 	return cmd
 }
@@ -115,9 +115,11 @@ func (p *program) openDev(ctx context.Context, flags devFlags, dir string) ([]*d
 	if err != nil {
 		return nil, err
 	}
+	logger, levels := newLogger(p.stderr, flags.logLevel, "text")
 	options := daemon.Options{
 		Drivers: drivers(), // shared, so that embedded participants are the same for all nodes
-		Logger:  newLogger(p.stderr, flags.logLevel, "text"),
+		Logger:  logger,
+		Levels:  levels,
 		Version: buildInfo().String(),
 		Exit:    p.die,
 	}
@@ -190,6 +192,7 @@ func devConfigs(flags devFlags, dir string) ([]config.Server, error) {
 		cfg.RaftAddr = peer.Addr
 		cfg.GRPCAddr = address(0, i+1)
 		cfg.HTTPAddr = address(100, i+1)
+		cfg.OperatorAddr = address(400, i+1)
 		configs = append(configs, cfg)
 	}
 	return configs, nil

@@ -83,6 +83,7 @@ func (p *program) command() *cobra.Command {
 		p.demoCommand(),
 		p.configCommand(),
 		p.doctorCommand(),
+		p.logLevelCommand(),
 		p.versionCommand(),
 		outputTopic(),
 	)

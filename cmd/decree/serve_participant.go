@@ -17,7 +17,7 @@ import (
 
 	"github.com/decree-tx/decree/cmd/internal/config"
 	"github.com/decree-tx/decree/cmd/internal/daemon"
-	"github.com/decree-tx/decree/cmd/internal/debug"
+	"github.com/decree-tx/decree/cmd/internal/operator"
 	"github.com/decree-tx/decree/participants"
 	grpcparticipant "github.com/decree-tx/decree/participants/grpc"
 	"github.com/decree-tx/decree/participants/kv"
@@ -27,30 +27,30 @@ import (
 
 // serving are the flags of the commands that serve a participant.
 type serving struct {
-	listen, logLevel, debugListen string
-	debugPublic                   bool
-	files                         certs.Files
-	insecure                      bool
+	listen, logLevel, operatorAddr string
+	operatorPublic                 bool
+	files                          certs.Files
+	insecure                       bool
 }
 
 func (s *serving) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&s.listen, "listen", "127.0.0.1:7401", "serve gRPC at `host:port`")
 	cmd.Flags().StringVar(&s.logLevel, "log-level", "info", "trace, debug, info, warn, error or off")
-	cmd.Flags().StringVar(&s.debugListen, "debug-listen", "", "serve profiles (net/http/pprof) at `host:port`, a loopback one; empty for none")
+	cmd.Flags().StringVar(&s.operatorAddr, "operator-addr", "", "serve health, profiles (net/http/pprof) and log levels at `host:port`, a loopback one; empty for none")
 	cmd.Flags().StringVar(&s.files.CA, "ca", "", "PEM `file` of the cluster's authorities: serve its nodes, and nobody else")
 	cmd.Flags().StringVar(&s.files.Certificate, "cert", "", "PEM `file` of the certificate to serve with (decree cert issue participant)")
 	cmd.Flags().StringVar(&s.files.Key, "key", "", "PEM `file` of its key")
 	cmd.Flags().BoolVar(&s.insecure, "insecure", false, "serve plain text to whoever reaches the address, other than loopback too")
-	cmd.Flags().BoolVar(&s.debugPublic, "debug-public", false, "let --debug-listen be other than loopback: profiles show what is in memory")
+	cmd.Flags().BoolVar(&s.operatorPublic, "operator-public", false, "let --operator-addr be other than loopback: profiles show what is in memory")
 }
 
 func (s *serving) check() error {
 	if hclog.LevelFromString(s.logLevel) == hclog.NoLevel {
 		return usagef("--log-level %q: want trace, debug, info, warn, error or off", s.logLevel)
 	}
-	if s.debugListen != "" {
-		if err := debug.Check(s.debugListen, s.debugPublic); err != nil {
-			return usagef("--debug-listen %w", err)
+	if s.operatorAddr != "" {
+		if err := operator.Check(s.operatorAddr, s.operatorPublic); err != nil {
+			return usagef("--operator-addr %w", err)
 		}
 	}
 	switch some, all := s.files != (certs.Files{}), s.files.CA != "" && s.files.Certificate != "" && s.files.Key != ""; {
@@ -186,14 +186,15 @@ func (p *program) serveParticipant(ctx context.Context, flags serving, open func
 	if err := flags.check(); err != nil {
 		return err
 	}
-	if flags.debugListen != "" {
-		profiles, err := debug.Listen(flags.debugListen, nil)
+	log, levels := newLogger(p.stderr, flags.logLevel, "text")
+	log = log.Named("participant")
+	if flags.operatorAddr != "" {
+		operators, err := operator.Listen(flags.operatorAddr, operator.Config{Levels: levels})
 		if err != nil {
 			return err
 		}
-		defer profiles.Close() //nolint:errcheck // nothing depends on it
+		defer operators.Close() //nolint:errcheck // nothing depends on it
 	}
-	log := newLogger(p.stderr, flags.logLevel, "text").Named("participant")
 	secured, err := flags.credentials(ctx, log)
 	if err != nil {
 		return err

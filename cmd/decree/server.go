@@ -14,7 +14,7 @@ import (
 
 	"github.com/decree-tx/decree/cmd/internal/config"
 	"github.com/decree-tx/decree/cmd/internal/daemon"
-	"github.com/decree-tx/decree/cmd/internal/debug"
+	"github.com/decree-tx/decree/cmd/internal/logs"
 	"github.com/decree-tx/decree/cmd/internal/metrics"
 )
 
@@ -71,16 +71,11 @@ func (p *program) serve(ctx context.Context, cfg config.Server) error {
 	if err := counts.ObserveRaft(); err != nil {
 		return err
 	}
-	if cfg.DebugListen != "" {
-		profiles, err := debug.Listen(cfg.DebugListen, counts.Handler())
-		if err != nil {
-			return err
-		}
-		defer profiles.Close() //nolint:errcheck // nothing depends on it
-	}
+	logger, levels := newLogger(p.stderr, cfg.LogLevel, cfg.LogFormat)
 	d, err := daemon.Open(ctx, cfg, daemon.Options{
 		Drivers: drivers(),
-		Logger:  newLogger(p.stderr, cfg.LogLevel, cfg.LogFormat),
+		Logger:  logger,
+		Levels:  levels,
 		Version: buildInfo().String(),
 		Metrics: counts,
 		Exit:    p.die,
@@ -118,11 +113,6 @@ func (p *program) die(err error) {
 	os.Exit(exitFailed)
 }
 
-func newLogger(w io.Writer, level, format string) hclog.Logger {
-	return hclog.New(&hclog.LoggerOptions{
-		Name:       "decree",
-		Level:      hclog.LevelFromString(level),
-		Output:     w,
-		JSONFormat: format == "json",
-	})
+func newLogger(w io.Writer, level, format string) (hclog.Logger, *logs.Levels) {
+	return logs.New(w, hclog.LevelFromString(level), format == "json")
 }

@@ -197,7 +197,7 @@ func (g *ground) startService(ctx context.Context, name string, args ...string) 
 	}
 	g.debug[name] = profiles
 	address := g.ports.fleet.Service(len(g.services) + 1)
-	args = append([]string{"participant"}, append(args, "--listen", address, "--debug-listen", profiles)...)
+	args = append([]string{"participant"}, append(args, "--listen", address, "--operator-addr", profiles)...)
 	process, err := g.fleet.Start(name, args...)
 	if err != nil {
 		return "", err

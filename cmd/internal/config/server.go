@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"github.com/decree-tx/decree/cluster"
-	"github.com/decree-tx/decree/cmd/internal/debug"
+	"github.com/decree-tx/decree/cmd/internal/operator"
 	"github.com/decree-tx/decree/coordinator/node"
 	"github.com/decree-tx/decree/fsm"
 )
@@ -45,10 +45,11 @@ type Server struct {
 	GRPCAdvertise string
 	// HTTPAddr serves JSON over HTTP. Empty means not at all.
 	HTTPAddr string
-	// DebugListen serves profiles (net/http/pprof). Empty means not at all. It is
-	// loopback's unless DebugPublic is set, for profiles show what is in memory.
-	DebugListen string
-	DebugPublic bool
+	// OperatorAddr serves metrics, health, profiles (net/http/pprof) and the levels of
+	// the log. Empty means not at all. It is loopback's unless OperatorPublic is set: it
+	// asks nobody who he is, and profiles show what is in memory.
+	OperatorAddr   string
+	OperatorPublic bool
 
 	// TLSCert, TLSKey and TLSCA are PEM files: the node's certificate, which names it
 	// decree:///node/<name>, its key, and the authorities that everybody's certificates
@@ -74,6 +75,9 @@ type Server struct {
 
 	LogLevel  string // trace, debug, info, warn, error or off
 	LogFormat string // text or json
+	// SlowTransaction is how long a transaction takes that is told of in the log with
+	// its phases and branches; 0 for none.
+	SlowTransaction time.Duration
 
 	// Raft's clocks. A leader that is cut off stops within LeaderLease, and
 	// another stands for election after HeartbeatTimeout.
@@ -129,6 +133,7 @@ func Default() Server {
 		HTTPAddr:                    "127.0.0.1:7201",
 		LogLevel:                    "info",
 		LogFormat:                   "text",
+		SlowTransaction:             time.Second,
 		HeartbeatTimeout:            500 * time.Millisecond,
 		ElectionTimeout:             500 * time.Millisecond,
 		LeaderLease:                 500 * time.Millisecond,
@@ -159,8 +164,8 @@ func (c *Server) settings() []setting {
 		{"grpc-addr", text(&c.GRPCAddr), "serve gRPC at `host:port`"},
 		{"grpc-advertise", text(&c.GRPCAdvertise), "`host:port` at which other nodes forward to this one (default: grpc-addr)"},
 		{"http-addr", text(&c.HTTPAddr), "serve JSON over HTTP at `host:port`; empty for none"},
-		{"debug-listen", text(&c.DebugListen), "serve profiles (net/http/pprof) at `host:port`, a loopback one; empty for none"},
-		{"debug-public", boolean(&c.DebugPublic), "let debug-listen be other than loopback: profiles show what is in memory"},
+		{"operator-addr", text(&c.OperatorAddr), "serve metrics, health, profiles and log levels at `host:port`, a loopback one; empty for none"},
+		{"operator-public", boolean(&c.OperatorPublic), "let operator-addr be other than loopback: profiles show what is in memory"},
 		{"tls-cert", text(&c.TLSCert), "PEM `file` of the node's certificate (decree cert issue node)"},
 		{"tls-key", text(&c.TLSKey), "PEM `file` of its key"},
 		{"tls-ca", text(&c.TLSCA), "PEM `file` of the authorities that certificates are verified against"},
@@ -172,6 +177,7 @@ func (c *Server) settings() []setting {
 		{"join", boolean(&c.Join), "wait until a running cluster admits this node (decree cluster add)"},
 		{"log-level", text(&c.LogLevel), "trace, debug, info, warn, error or off"},
 		{"log-format", text(&c.LogFormat), "text or json"},
+		{"slow-transaction", duration(&c.SlowTransaction), "log transactions that take this `time`, with phases and branches; 0 for none"},
 		{"heartbeat-timeout", duration(&c.HeartbeatTimeout), "stand for election after this `time` without a leader"},
 		{"election-timeout", duration(&c.ElectionTimeout), "give up an election after this `time`"},
 		{"leader-lease", duration(&c.LeaderLease), "stop leading after this `time` without a majority"},
@@ -222,9 +228,9 @@ func (c Server) validateAddresses(p *problems) {
 	if c.HTTPAddr != "" {
 		p.address("http-addr", c.HTTPAddr)
 	}
-	if c.DebugListen != "" {
-		if err := debug.Check(c.DebugListen, c.DebugPublic); err != nil {
-			p.add("debug-listen", "%s", err)
+	if c.OperatorAddr != "" {
+		if err := operator.Check(c.OperatorAddr, c.OperatorPublic); err != nil {
+			p.add("operator-addr", "%s", err)
 		}
 	}
 	p.dialable("raft-advertise", c.AdvertisedRaft(), c.RaftAddr)
@@ -233,7 +239,7 @@ func (c Server) validateAddresses(p *problems) {
 	listeners := map[string]string{}
 	for _, l := range []struct{ name, addr string }{
 		{"raft-addr", c.RaftAddr}, {"grpc-addr", c.GRPCAddr}, {"http-addr", c.HTTPAddr},
-		{"debug-listen", c.DebugListen},
+		{"operator-addr", c.OperatorAddr},
 	} {
 		if l.addr == "" || strings.HasSuffix(l.addr, ":0") {
 			continue
@@ -274,6 +280,9 @@ func (c Server) validateMembers(p *problems) {
 }
 
 func (c Server) validateBounds(p *problems) {
+	if c.SlowTransaction < 0 {
+		p.add("slow-transaction", "%s: must not be negative", c.SlowTransaction)
+	}
 	for _, d := range []struct {
 		name  string
 		value time.Duration

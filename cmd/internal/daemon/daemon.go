@@ -16,7 +16,9 @@ import (
 
 	"github.com/decree-tx/decree/cluster"
 	"github.com/decree-tx/decree/cmd/internal/config"
+	"github.com/decree-tx/decree/cmd/internal/logs"
 	"github.com/decree-tx/decree/cmd/internal/metrics"
+	"github.com/decree-tx/decree/cmd/internal/operator"
 	"github.com/decree-tx/decree/coordinator"
 	"github.com/decree-tx/decree/coordinator/node"
 	"github.com/decree-tx/decree/participants"
@@ -35,6 +37,8 @@ type Options struct {
 	Version string
 	// Metrics count what the node does; nil for none that anybody reads.
 	Metrics *metrics.Metrics
+	// Levels are Logger's, for operators to change; nil where they may not.
+	Levels *logs.Levels
 	// Exit ends the process at once and does not return. It is called when going
 	// on could break a promise, such as after a failed fsync.
 	Exit func(error)
@@ -45,8 +49,8 @@ var ErrPortInUse = errors.New("port in use")
 
 // Daemon is one node that serves.
 type Daemon struct {
-	// GRPC and HTTP are where it listens; HTTP is nil when it is off.
-	GRPC, HTTP net.Addr
+	// GRPC, HTTP and Operator are where it listens; nil where that is off.
+	GRPC, HTTP, Operator net.Addr
 
 	// set once by Open
 	cfg       config.Server
@@ -56,6 +60,9 @@ type Daemon struct {
 	security  *security // nil where the node speaks plain text
 	node      *node.Node
 	server    *transport.Server
+	operators *operator.Server // nil where they are not served
+
+	fitness fitness
 }
 
 // Open starts the node. It blocks until the node may take part in its cluster: on
@@ -79,12 +86,28 @@ func Open(ctx context.Context, cfg config.Server, o Options) (*Daemon, error) {
 		return nil, err
 	}
 	d.GRPC, d.HTTP = d.listeners.grpc.Addr(), d.listeners.http.Addr()
+	if err := d.serveOperators(o.Levels); err != nil {
+		d.listeners.close()
+		return nil, err
+	}
+	if err := d.openNode(ctx, o); err != nil {
+		d.listeners.close()
+		d.closeOperators()
+		return nil, err
+	}
+	d.fitness.opened(d.node)
+	return d, nil
+}
+
+// openNode starts the node and makes its server, which serves when Run says so.
+func (d *Daemon) openNode(ctx context.Context, o Options) error {
+	cfg := d.cfg
+	var err error
 
 	o.Logger.Info("node starts", "node", cfg.NodeID, "data", cfg.DataDir, "raft", cfg.AdvertisedRaft(),
-		"grpc", d.GRPC, "http", orOff(d.HTTP))
+		"grpc", d.GRPC, "http", orOff(d.HTTP), "operator", orOff(d.Operator))
 	if d.node, err = node.Open(ctx, nodeConfig(cfg, o, d.advertisedAPI(), d.security)); err != nil {
-		d.listeners.close()
-		return nil, explain(err, cfg)
+		return explain(err, cfg)
 	}
 	d.server, err = transport.New(transport.Config{
 		Coordinator:    d.node.Coordinator,
@@ -106,11 +129,13 @@ func Open(ctx context.Context, cfg config.Server, o Options) (*Daemon, error) {
 	if err == nil {
 		err = d.metrics.Observe(d.node)
 	}
-	if err != nil {
-		d.listeners.close()
-		return nil, errors.Join(err, d.node.Close(ctx))
+	if err == nil {
+		err = d.metrics.ObserveCertificates(d.security.expiry)
 	}
-	return d, nil
+	if err != nil {
+		return errors.Join(err, d.node.Close(ctx))
+	}
+	return nil
 }
 
 // advertisedAPI is where followers forward to.
@@ -154,6 +179,7 @@ func nodeConfig(cfg config.Server, o Options, api string, s *security) node.Conf
 			MaxUnfinishedPerParticipant: cfg.MaxUnfinishedPerParticipant,
 			MaxPayload:                  cfg.MaxPayload,
 			MaxTransactionBytes:         max(cfg.MaxPayload, leastTransaction),
+			SlowTransaction:             cfg.SlowTransaction,
 			OnDamage:                    o.Metrics.Damaged,
 			Meter:                       o.Metrics.Meter(),
 		},
@@ -182,9 +208,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 	defer counts.Wait()
 	defer stopCounting()
 
+	defer d.closeOperators() // last: they watch the others stop
 	served := make(chan error, 1)
-	go func() { served <- d.server.Serve(d.listeners.grpc, d.listeners.http) }()
-	d.logger.Info("node serves", "node", d.cfg.NodeID, "grpc", d.GRPC, "http", orOff(d.HTTP))
+	go func() { served <- d.serve() }()
 
 	var failure error
 	select {
@@ -198,11 +224,19 @@ func (d *Daemon) Run(ctx context.Context) error {
 	return errors.Join(failure, <-served)
 }
 
+// serve serves until the server stops.
+func (d *Daemon) serve() error {
+	d.fitness.serves()
+	d.logger.Info("node serves", "node", d.cfg.NodeID, "grpc", d.GRPC, "http", orOff(d.HTTP))
+	return d.server.Serve(d.listeners.grpc, d.listeners.http)
+}
+
 // Abandon releases a node that was opened and will not run.
 func (d *Daemon) Abandon() {
 	ended, cancel := context.WithCancel(context.Background())
 	cancel()
 	d.listeners.close()
+	defer d.closeOperators()
 	d.stop(ended)
 }
 
@@ -211,6 +245,7 @@ func (d *Daemon) Abandon() {
 // answered before the connections close.
 func (d *Daemon) stop(ctx context.Context) {
 	d.logger.Info("node stops", "node", d.cfg.NodeID)
+	d.fitness.stops()
 	d.server.Retire()
 	linger(ctx, d.cfg.DrainDelay)
 	if err := d.handOver(ctx); err != nil {

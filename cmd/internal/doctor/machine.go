@@ -56,7 +56,7 @@ func (e *exam) awake(ctx context.Context) {
 func (e *exam) ports(ctx context.Context) {
 	for _, l := range []struct{ setting, address string }{
 		{"raft-addr", e.Config.RaftAddr}, {"grpc-addr", e.Config.GRPCAddr},
-		{"http-addr", e.Config.HTTPAddr}, {"debug-listen", e.Config.DebugListen},
+		{"http-addr", e.Config.HTTPAddr}, {"operator-addr", e.Config.OperatorAddr},
 	} {
 		if l.address == "" || strings.HasSuffix(l.address, ":0") {
 			continue

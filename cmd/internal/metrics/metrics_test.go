@@ -257,3 +257,24 @@ func BenchmarkMeter(b *testing.B) {
 		m.Delivered(id, time.Millisecond)
 	}
 }
+
+// Certificates are replaced while a node runs.
+func TestCertificatesAreAskedForEachTime(t *testing.T) {
+	m := New(Build{})
+	until := time.Unix(1000, 0)
+	err := m.ObserveCertificates(func() []Certificate {
+		return []Certificate{{"certificate", "CN=n1", until}, {"ca", "CN=old", until.Add(time.Hour)}, {"ca", "CN=old", until}}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range []int64{1000, 2000} {
+		until = time.Unix(at, 0)
+		got := scrape(t, m, "")
+		for _, use := range []string{`subject="CN=n1",use="certificate"`, `subject="CN=old",use="ca"`} {
+			if want := fmt.Sprintf("decree_certificate_expiry_timestamp_seconds{%s} %d\n", use, at); !strings.Contains(got, want) {
+				t.Errorf("%s is missing in:\n%s", want, got)
+			}
+		}
+	}
+}
