@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -15,37 +16,50 @@ import (
 // ask it. So a follower that hears its leader has a relaxed one, twice as long:
 // its own random looks come after those that are asked for, and only if they fail.
 func (n *Node) watchSilence() {
-	began := time.Now()
+	w := silence{n: n, heard: time.Now()}
 	look := time.NewTimer(0)
 	defer look.Stop()
 	for {
 		select {
 		case <-look.C:
-			look.Reset(n.considerSilence(began))
+			look.Reset(w.consider())
 		case <-n.ctx.Done():
 			return
 		}
 	}
 }
 
-// considerSilence has Raft look at the leader's silence if that has lasted, and says
-// when to come again. A node that has begun just now has not listened yet.
-func (n *Node) considerSilence(began time.Time) time.Duration {
-	limit := n.cfg.HeartbeatTimeout
+// silence is a follower's watch over its leader.
+type silence struct {
+	n     *Node
+	heard time.Time // when the leader was heard last, or the watch began
+	asked bool      // the others were asked for their places, since
+	place int       // how many followers look before this one
+}
+
+// consider has Raft look at the leader's silence if that has lasted, and says when to
+// come again.
+func (w *silence) consider() time.Duration {
+	limit := w.n.cfg.HeartbeatTimeout
 	relaxed := 2 * limit
-	if n.raft.State() != raft.Follower {
-		n.setHeartbeatTimeout(limit)
+	if w.n.raft.State() != raft.Follower {
+		w.n.setHeartbeatTimeout(limit)
 		return limit / 4
 	}
-	n.setHeartbeatTimeout(relaxed)
-	heard := n.raft.LastContact()
-	if heard.Before(began) {
-		heard = began
+	w.n.setHeartbeatTimeout(relaxed)
+	if heard := w.n.raft.LastContact(); heard.After(w.heard) {
+		w.heard, w.asked = heard, false
 	}
-	if silence := time.Since(heard) - n.apart(); silence < limit {
-		return limit - silence
+	if left := limit*3/5 - time.Since(w.heard); left > 0 {
+		return left
 	}
-	n.setHeartbeatTimeout(limit)
+	if !w.asked {
+		w.asked, w.place = true, w.n.placeAmongFollowers(limit/5)
+	}
+	if left := limit + time.Duration(w.place)*limit/5 - time.Since(w.heard); left > 0 {
+		return left
+	}
+	w.n.setHeartbeatTimeout(limit)
 	return limit / 4
 }
 
@@ -59,23 +73,30 @@ func (n *Node) setHeartbeatTimeout(d time.Duration) {
 	}
 }
 
-// apart keeps two followers from finding the same silence in the same moment, in which
-// each would vote for itself: by the time between two heartbeats, which is at most a
-// fifth of HeartbeatTimeout.
+// placeAmongFollowers is how many followers look before this one. Each has a place of
+// its own, by which they keep apart: two that find the same silence in the same moment
+// vote for themselves. They keep apart by the time between two heartbeats, which is at
+// most a fifth of HeartbeatTimeout, since that is how much earlier one may have heard
+// the last of them than another.
 //
-// The first to look fails, since the other still has a leader, and the last one wins,
-// if its log is not behind. So those look later that hold what they do not know to be
-// committed: they were of the leader's majority, and the others may lack it. They have
-// heard the leader a moment before it fell, all of them, and need less room.
-func (n *Node) apart() time.Duration {
-	place := time.Duration(0)
+// The first to look fails, because the others still have a leader, and the last one
+// wins, if its log is not behind. So they look in the order in which their logs end,
+// for which they ask each other while the leader is silent but not yet given up. Who
+// does not answer in time is taken for one that does not look.
+func (n *Node) placeAmongFollowers(patience time.Duration) int {
+	var others []Peer
 	for _, m := range n.Status().Members {
-		if m.Voter && !m.Leader && m.ID < n.cfg.ID {
+		if m.Voter && !m.Leader && m.ID != n.cfg.ID {
+			others = append(others, Peer{ID: m.ID, RaftAddress: m.RaftAddress})
+		}
+	}
+	ctx, cancel := context.WithTimeout(n.ctx, patience)
+	defer cancel()
+	place, mine := 0, n.raft.LastIndex()
+	for _, r := range n.askAll(ctx, others) {
+		if a := r.answer; r.err == nil && (a.LastIndex < mine || a.LastIndex == mine && a.ID < n.cfg.ID) {
 			place++
 		}
 	}
-	if n.raft.LastIndex() > n.raft.CommitIndex() {
-		return n.cfg.HeartbeatTimeout*2/5 + place*n.cfg.HeartbeatTimeout/10
-	}
-	return place * n.cfg.HeartbeatTimeout / 5
+	return place
 }

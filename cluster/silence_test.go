@@ -11,15 +11,13 @@ import (
 )
 
 // A killed leader's successor comes once its silence has lasted HeartbeatTimeout and
-// the followers have looked, some tenths of that apart; by itself Raft takes up to three
+// both followers have looked, a fifth of that apart; by itself Raft takes up to three
 // times as long. Half of the leaders fall at rest, half right behind an entry of which
-// one follower knows more than the other. Now and then both stand in the same moment
-// nevertheless.
+// one follower knows more than the other: that one looks last.
 func TestSuccessorComesSoon(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		js := new(journals)
 		c := clustertest.New(t, clustertest.Options{FSM: js.make, Memory: true})
-		late := 0
 		for i := range 10 {
 			everywhere(t, c, js, fmt.Sprint("quiet ", i))
 			if i%2 == 0 {
@@ -31,14 +29,10 @@ func TestSuccessorComesSoon(t *testing.T) {
 			killed := time.Now()
 			c.Crash(old)
 			c.WaitLeaderExcept(old)
-			if took := time.Since(killed); took > 17*cluster.DefaultHeartbeatTimeout/10 {
-				t.Logf("a successor came after %s", took)
-				late++
+			if took := time.Since(killed); took > 13*cluster.DefaultHeartbeatTimeout/10 {
+				t.Errorf("a successor came after %s", took)
 			}
 			c.Start(old)
-		}
-		if late > 2 {
-			t.Errorf("%d of 10 successors came late", late)
 		}
 	})
 }
