@@ -140,6 +140,9 @@ func (b *bench) hold(ctx context.Context) (*holding, error) {
 		}
 		c := h.clients[len(h.clients)-1]
 		h.calls.Go(func() { b.wait(ctx, c, at, again) })
+		if again { // clients that know nothing of each other: no herd that begins anew at once
+			pause(ctx, lateness/time.Duration(atLate))
+		}
 	}
 	b.say("leaving %d transactions at a participant that never answers, %d at one that takes %s", b.cfg.Stuck-atLate, atLate, lateness)
 	if err := b.settle(ctx, uint64(b.cfg.Stuck)*9/10); err != nil { //nolint:gosec // positive
