@@ -46,6 +46,7 @@ func TestFailovers(t *testing.T) {
 		total.check(t)
 	})
 	worlds := (*failovers + *perWorld - 1) / *perWorld
+	fmt.Printf("level 3: %d worlds, seeds from %d\n", worlds, first) // first of all: a panic tells no seed
 	for n := range worlds {
 		p := Plan{Seed: first + uint64(n), Failovers: min(*perWorld, *failovers-n**perWorld)}
 		t.Run(fmt.Sprint(p.Seed), func(t *testing.T) {
