@@ -1,6 +1,8 @@
 package cluster
 
 import (
+	"cmp"
+	"context"
 	"net"
 	"time"
 
@@ -13,6 +15,7 @@ import (
 type TransportOptions struct {
 	InFlight   int  // 0: what this package uses
 	Heartbeats bool // leave the library its heartbeat handler
+	Direct     bool // leave the library what comes in
 }
 
 // NewTransport opens a port at an address and returns a Raft transport over it.
@@ -23,12 +26,26 @@ func NewTransport(network Network, address string, o TransportOptions) (t raft.T
 		return nil, nil, err
 	}
 	p.open(func(net.Conn) {})
-	if o.InFlight == 0 {
-		o.InFlight = maxRPCsInFlight
-	}
-	bare := newNetworkTransport(p, o.InFlight, 5*time.Second, hclog.NewNullLogger())
-	if o.Heartbeats {
+	inFlight := cmp.Or(o.InFlight, maxRPCsInFlight)
+	bare := newNetworkTransport(p, inFlight, 5*time.Second, hclog.NewNullLogger())
+	switch {
+	case o.Heartbeats:
 		return bare, p.wait, nil
+	case o.Direct, o.InFlight != 0:
+		return withoutHeartbeats{bare}, p.wait, nil
 	}
-	return transport{bare}, p.wait, nil
+	return transport{bare, make(chan raft.RPC)}, p.wait, nil
 }
+
+// Receive has a transport's messages pass through what makes up for the library's
+// faults, until ctx ends, and returns once they do no more.
+func Receive(ctx context.Context, t raft.Transport, r *raft.Raft, log raft.LogStore, snapshots raft.SnapshotStore) {
+	if own, ok := t.(transport); ok {
+		newReceiver(r, log, snapshots, own.toRaft).run(ctx, own.NetworkTransport.Consumer())
+	}
+}
+
+// withoutHeartbeats is the library's transport with nothing but their handler left out.
+type withoutHeartbeats struct{ *raft.NetworkTransport }
+
+func (withoutHeartbeats) SetHeartbeatHandler(func(raft.RPC)) {}

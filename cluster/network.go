@@ -45,9 +45,15 @@ const (
 // leader: two different entries with the same term and index, and state machines
 // that differ (upstream #695). Without a handler heartbeats take their turn in the
 // main loop like every other message.
+//
+// What comes from the other nodes passes through a [receiver].
 type transport struct {
 	*raft.NetworkTransport
+	toRaft chan raft.RPC
 }
+
+// Consumer implements [raft.Transport].
+func (t transport) Consumer() <-chan raft.RPC { return t.toRaft }
 
 // SetHeartbeatHandler drops the handler; see [transport].
 func (transport) SetHeartbeatHandler(func(raft.RPC)) {}
@@ -68,7 +74,7 @@ func (t transport) TimeoutNow(id raft.ServerID, to raft.ServerAddress, m *raft.T
 }
 
 func newTransport(p *port, timeout time.Duration, log hclog.Logger) transport {
-	return transport{newNetworkTransport(p, maxRPCsInFlight, timeout, log)}
+	return transport{newNetworkTransport(p, maxRPCsInFlight, timeout, log), make(chan raft.RPC)}
 }
 
 // newNetworkTransport is the bare transport. It takes the number in flight so that

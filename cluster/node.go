@@ -151,10 +151,13 @@ func (n *Node) startRaft(s seams) error {
 	n.mu.Lock()
 	n.raft = r
 	n.mu.Unlock()
+	receiver := newReceiver(r, logs, n.disk.snapshots, n.trans.toRaft)
+	n.port.wg.Go(func() { receiver.run(n.port.ctx, n.trans.NetworkTransport.Consumer()) })
 	return nil
 }
 
-// newRaft runs raft.NewRaft on a goroutine of its own, which the guard may end.
+// newRaft runs raft.NewRaft on a goroutine of its own, which the guard may end. A crash
+// may have come between a snapshot and what it overrules in the log.
 func newRaft(conf *raft.Config, fsm raft.FSM, logs raft.LogStore, g *guard, d *disk, t raft.Transport) (*raft.Raft, error) {
 	var r *raft.Raft
 	err := errors.New("the disk failed") // stays where the guard ends the goroutine
@@ -162,6 +165,9 @@ func newRaft(conf *raft.Config, fsm raft.FSM, logs raft.LogStore, g *guard, d *d
 	go func() {
 		defer close(ended)
 		defer explainPanic(d.place, &err)()
+		if err = dropOverruled(logs, d.snapshots); err != nil {
+			return
+		}
 		r, err = raft.NewRaft(conf, fsm, logs, g, d.snapshots, t)
 	}()
 	<-ended

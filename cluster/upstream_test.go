@@ -6,6 +6,9 @@ package cluster_test
 // a control fails the workaround can go.
 
 import (
+	"bytes"
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -55,6 +58,7 @@ func (l libraryLog) LastIndex() (uint64, error) { return l.log.LastIndex() }
 // startLibrary runs the bare library on a network, among the voters.
 func startLibrary(t *testing.T, network *clustertest.Network, id string, voters []string, o cluster.TransportOptions) *library {
 	t.Helper()
+	l := &library{fsm: &journal{}}
 	transport, wait, err := cluster.NewTransport(network.Host(id), clustertest.Address(id), o)
 	if err != nil {
 		t.Fatal(err)
@@ -63,7 +67,7 @@ func startLibrary(t *testing.T, network *clustertest.Network, id string, voters 
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &library{log: bolt, fsm: &journal{}}
+	l.log = bolt
 	conf := raft.DefaultConfig()
 	conf.LocalID = raft.ServerID(id)
 	conf.HeartbeatTimeout, conf.ElectionTimeout, conf.LeaderLeaseTimeout = 500*time.Millisecond, 500*time.Millisecond, 250*time.Millisecond
@@ -81,7 +85,12 @@ func startLibrary(t *testing.T, network *clustertest.Network, id string, voters 
 	if l.Raft, err = raft.NewRaft(conf, l.fsm, libraryLog{l}, bolt, snapshots, transport); err != nil {
 		t.Fatal(err)
 	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var receiver sync.WaitGroup
+	receiver.Go(func() { cluster.Receive(ctx, transport, l.Raft, libraryLog{l}, snapshots) })
 	t.Cleanup(func() {
+		cancel()
+		receiver.Wait()
 		transport.(raft.WithClose).Close()
 		if end := l.Shutdown(); !l.stuck {
 			end.Error()
@@ -96,7 +105,7 @@ func startLibrary(t *testing.T, network *clustertest.Network, id string, voters 
 // everything.
 func puppet(t *testing.T, network *clustertest.Network, id string) raft.Transport {
 	t.Helper()
-	transport, wait, err := cluster.NewTransport(network.Host(id), clustertest.Address(id), cluster.TransportOptions{})
+	transport, wait, err := cluster.NewTransport(network.Host(id), clustertest.Address(id), cluster.TransportOptions{Direct: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,6 +191,147 @@ func TestDeposedLeaderLogsNothingUnderTheNextTerm(t *testing.T) {
 	t.Run("control", func(t *testing.T) {
 		if !within10(func() bool { return strayEntry(t, cluster.TransportOptions{Heartbeats: true}) }) {
 			t.Error("the library's own heartbeat handler shows no defect any more")
+		}
+	})
+}
+
+// script is what a leader that the test plays sends to a follower.
+type script struct {
+	t        *testing.T
+	follower *library
+	leader   raft.Transport
+}
+
+// direct runs a story of one follower, in virtual time, of which none passes.
+func direct(t *testing.T, o cluster.TransportOptions, story func(s *script)) {
+	synctest.Test(t, func(t *testing.T) {
+		network := clustertest.NewNetwork()
+		leader := puppet(t, network, "n2")
+		story(&script{t, startLibrary(t, network, "n1", []string{"n1", "n2"}, o), leader})
+	})
+}
+
+var (
+	scriptHeader = raft.RPCHeader{ProtocolVersion: 3, ID: []byte("n2"), Addr: []byte(clustertest.Address("n2"))}
+	scriptTarget = raft.ServerAddress(clustertest.Address("n1"))
+)
+
+// entries sends the entries from one index to another, after one of a term, and reports
+// whether they were taken. Their data is their index.
+func (s *script) entries(term, from, to, after, commit uint64) bool {
+	s.t.Helper()
+	m := &raft.AppendEntriesRequest{RPCHeader: scriptHeader, Term: term, PrevLogEntry: from - 1, PrevLogTerm: after, LeaderCommitIndex: commit}
+	for i := from; i <= to; i++ {
+		m.Entries = append(m.Entries, &raft.Log{Index: i, Term: term, Data: fmt.Append(nil, i)})
+	}
+	var answer raft.AppendEntriesResponse
+	if err := s.leader.AppendEntries("n1", scriptTarget, m, &answer); err != nil {
+		s.t.Fatal(err)
+	}
+	synctest.Wait()
+	return answer.Success
+}
+
+// snapshot sends what the entries up to an index come to.
+func (s *script) snapshot(term, index, of uint64) {
+	s.t.Helper()
+	var entries []string
+	for i := uint64(2); i <= index; i++ {
+		entries = append(entries, fmt.Sprint(i))
+	}
+	state, err := json.Marshal(entries)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	m := &raft.InstallSnapshotRequest{
+		RPCHeader: scriptHeader, SnapshotVersion: raft.SnapshotVersionMax, Term: term, LastLogIndex: index, LastLogTerm: of,
+		Configuration: raft.EncodeConfiguration(s.follower.GetConfiguration().Configuration()), ConfigurationIndex: 1, Size: int64(len(state)),
+	}
+	var answer raft.InstallSnapshotResponse
+	if err := s.leader.InstallSnapshot("n1", scriptTarget, m, &answer, bytes.NewReader(state)); err != nil || !answer.Success {
+		s.t.Fatalf("%+v, %v", answer, err)
+	}
+	synctest.Wait()
+}
+
+// A snapshot that comes a second time, seconds late, takes nothing back. A state machine
+// that goes back forgets decisions (R1) until it has had the entries again, and where
+// the log has them no more the node panics.
+func TestLateSnapshotTakesNothingBack(t *testing.T) {
+	play := func(o cluster.TransportOptions) (applied int) {
+		direct(t, o, func(s *script) {
+			if !s.entries(10, 2, 20, 1, 20) {
+				t.Fatal("the entries were refused")
+			}
+			s.snapshot(10, 4, 10)
+			applied = len(s.follower.fsm.all())
+		})
+		return applied
+	}
+	if n := play(cluster.TransportOptions{}); n != 19 {
+		t.Errorf("of 19 entries %d are left", n)
+	}
+	t.Run("control", func(t *testing.T) {
+		if n := play(cluster.TransportOptions{Direct: true}); n != 3 {
+			t.Error("the library takes no snapshot any more that comes late")
+		}
+	})
+}
+
+// A follower holds entries that were never committed, and is then given a snapshot that
+// stands for others in their places. As leader it would send them to a node that holds
+// the same, which would apply them (R12).
+func TestSnapshotOverrulesTheLog(t *testing.T) {
+	play := func(o cluster.TransportOptions) (overruled bool) {
+		direct(t, o, func(s *script) {
+			if !s.entries(10, 2, 6, 1, 4) {
+				t.Fatal("the entries were refused")
+			}
+			s.snapshot(11, 8, 11)
+			var entry raft.Log
+			overruled = errors.Is(s.follower.log.GetLog(6, &entry), raft.ErrLogNotFound)
+			if !s.entries(11, 9, 10, 11, 10) || len(s.follower.fsm.all()) != 9 {
+				t.Error("what follows the snapshot was not taken")
+			}
+		})
+		return overruled
+	}
+	if !play(cluster.TransportOptions{}) {
+		t.Error("the log still has entries that a snapshot has overruled")
+	}
+	t.Run("control", func(t *testing.T) {
+		if play(cluster.TransportOptions{Direct: true}) {
+			t.Error("the library deletes by itself what a snapshot overrules")
+		}
+	})
+}
+
+// A follower's log begins after the snapshot that it was given, with entries that the
+// next leader has overruled. It takes that leader's (R10): without it the cluster may
+// have no majority.
+func TestEntriesFollowASnapshot(t *testing.T) {
+	play := func(o cluster.TransportOptions) (taken bool) {
+		direct(t, o, func(s *script) {
+			s.snapshot(10, 8, 10)
+			if !s.entries(10, 9, 10, 10, 8) {
+				t.Fatal("the entries after the snapshot were refused")
+			}
+			if s.entries(11, 9, 11, 9, 11) {
+				t.Error("entries were taken that follow another entry than the snapshot's last")
+			}
+			taken = s.entries(11, 9, 11, 10, 11)
+			if all := s.follower.fsm.all(); taken && len(all) != 10 {
+				t.Errorf("%d entries are applied", len(all))
+			}
+		})
+		return taken
+	}
+	if !play(cluster.TransportOptions{}) {
+		t.Error("a follower refuses what follows its snapshot")
+	}
+	t.Run("control", func(t *testing.T) {
+		if play(cluster.TransportOptions{Direct: true}) {
+			t.Error("the library takes by itself what follows a snapshot")
 		}
 	})
 }

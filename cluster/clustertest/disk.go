@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -122,6 +123,26 @@ func (d *Disk) take() {
 	}
 	close(d.owner.gone)
 	d.owner = nil
+}
+
+// Contents tells what is on the disk, for people: entries and snapshots, as index and
+// term.
+func (d *Disk) Contents() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var b strings.Builder
+	for i, l := range d.kept.log {
+		if i == 0 || l.Index != d.kept.log[i-1].Index+1 || l.Term != d.kept.log[i-1].Term {
+			fmt.Fprintf(&b, "from %d/%d ", l.Index, l.Term)
+		}
+		if i == len(d.kept.log)-1 {
+			fmt.Fprintf(&b, "to %d ", l.Index)
+		}
+	}
+	for _, s := range d.kept.snapshots {
+		fmt.Fprintf(&b, "snapshot %d/%d ", s.meta.Index, s.meta.Term)
+	}
+	return b.String()
 }
 
 // Inspect implements cluster.Storage.

@@ -65,10 +65,12 @@ func (w *World) disturb() {
 	if leader == nil {
 		w.undo()
 		if w.await(unrest, func() bool { return w.leader() != nil }); w.leader() == nil {
+			w.mourn()
 			return
 		}
 		leader = w.leader()
 	}
+	w.mourned = 0
 	if w.fragile() && w.rng.IntN(8) > 0 {
 		w.undo()
 	}
@@ -90,6 +92,23 @@ func (w *World) disturb() {
 	if w.rng.IntN(4) > 0 {
 		w.undo()
 	}
+}
+
+// mourning is how many times in a row everything may be repaired and nobody lead
+// afterwards.
+const mourning = 20
+
+// mourn notes that nobody leads although everything is repaired, and ends a world in
+// which that stays so (R10 wants more than safety).
+func (w *World) mourn() {
+	if w.mourned++; w.mourned < mourning {
+		return
+	}
+	w.wrong("nobody leads for %d times %s although nothing is broken", mourning, unrest)
+	for _, l := range w.running() {
+		w.tell("%s: %+v; on its disk %s", l.member.id, l.node.Cluster.Status(), l.member.disk.Contents())
+	}
+	w.stuck = true
 }
 
 func (w *World) draw() fault {

@@ -87,6 +87,8 @@ type World struct {
 	open    []repair // what was done and is not undone yet
 	number  int      // of the next client
 	chapter uint64   // rounds so far
+	mourned int      // how many times in a row nobody led after all was repaired
+	stuck   bool     // nobody will
 }
 
 // effect names a branch at a participant.
@@ -314,4 +316,4 @@ func (w *World) Story() string {
 }
 
 // broken ends a world early that has shown enough.
-func (w *World) broken() bool { return len(w.Violations()) > 20 }
+func (w *World) broken() bool { return w.stuck || len(w.Violations()) > 20 }
