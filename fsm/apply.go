@@ -78,19 +78,38 @@ func (m *Machine) applyEntry(l *raft.Log, e Entry, out *Applied) (changed []*txn
 		if r.Err = allows(m.state.level, NeededLevel(c), c); r.Err != nil {
 			continue // a leader proposes none; one that did must not split the nodes
 		}
-		switch c := c.(type) {
-		case txn.Command:
-			var moved bool
-			if *r, moved = m.state.step(at, c); moved {
-				changed = append(changed, r.Transaction)
-			}
-		default:
-			*r = m.state.administer(c)
+		var moved bool
+		if *r, moved = m.state.carryOut(at, c); moved {
+			changed = append(changed, r.Transaction)
 		}
 	}
 	m.state.ripening.seal()
 	m.level.Store(uint32(m.state.level))
 	return changed
+}
+
+// carryOut applies a command, and tells whether it changed a transaction.
+func (s *state) carryOut(at txn.At, c Command) (r Result, moved bool) {
+	switch c := c.(type) {
+	case Audited:
+		return s.audit(at, c)
+	case txn.Command:
+		return s.step(at, c)
+	default:
+		return s.administer(c), false
+	}
+}
+
+// audit applies an operator's command, if there is one, and records it.
+func (s *state) audit(at txn.At, c Audited) (r Result, moved bool) {
+	if c.Command != nil {
+		r, moved = s.carryOut(at, c.Command)
+	}
+	s.audits.add(Audit{
+		Index: at.Index, Epoch: at.Epoch, At: at.Now, Who: c.Who, Action: c.Action,
+		Target: c.Target, Detail: c.Detail, Why: c.Why, Refused: r.Err != nil,
+	})
+	return r, moved
 }
 
 // admit checks an entry's header. The epoch must be the entry's own Raft term as

@@ -112,6 +112,8 @@ func commandFromProto(pb *fsmpb.Command) (Command, error) {
 		return named("collect", kind.Collect, collectFromProto)
 	case *fsmpb.Command_RaiseLevel:
 		return named("raise level", kind.RaiseLevel, raiseLevelFromProto)
+	case *fsmpb.Command_Audited:
+		return named("audited", kind.Audited, auditedFromProto)
 	default:
 		return nil, errors.New("it has no kind")
 	}

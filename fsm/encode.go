@@ -46,6 +46,9 @@ func commandToProto(c Command) (*fsmpb.Command, error) {
 		return &fsmpb.Command{Kind: &fsmpb.Command_Collect{Collect: &fsmpb.Collect{Limit: number(c.Limit)}}}, nil
 	case RaiseLevel:
 		return &fsmpb.Command{Kind: &fsmpb.Command_RaiseLevel{RaiseLevel: &fsmpb.RaiseLevel{Level: uint32(c.Level)}}}, nil
+	case Audited:
+		audited, err := auditedToProto(c)
+		return &fsmpb.Command{Kind: &fsmpb.Command_Audited{Audited: audited}}, err
 	default:
 		return nil, fmt.Errorf("a %T is no command", c)
 	}

@@ -51,8 +51,8 @@ type Entry struct {
 }
 
 // Command is one of txn.Stage, txn.Enlist, txn.Prepare, txn.Decide, txn.Presume,
-// txn.Arbitrate, txn.Acknowledge, [Lead], [PutParticipant], [DeleteParticipant], [Collect] and
-// [RaiseLevel], each as a value and not as a pointer.
+// txn.Arbitrate, txn.Acknowledge, [Lead], [PutParticipant], [DeleteParticipant],
+// [Collect], [RaiseLevel] and [Audited], each as a value and not as a pointer.
 type Command any
 
 // Lead opens the epoch that its entry's header names; it stands alone in the

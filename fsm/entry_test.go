@@ -43,6 +43,9 @@ func everyCommand() []Command {
 		Collect{Limit: MaxCollect},
 		RaiseLevel{Level: Newest},
 		txn.Arbitrate{ID: someID, Decision: txn.Abort, Detail: "ann: the bank says so"},
+		Audited{Who: "ann", Action: "transfer leadership", Target: "n2", Detail: "from n1", Why: "a new disk"},
+		Audited{Who: "ann", Action: "put participant", Command: PutParticipant{Participant{Name: "bank", Driver: "sim"}}},
+		Audited{Who: "ann", Action: "delete participant", Command: DeleteParticipant{Name: "bank"}},
 	}
 }
 
@@ -162,6 +165,14 @@ func TestBadCommandsAreNeverProposed(t *testing.T) {
 		"raise to nothing":    {RaiseLevel{}, "level 0"},
 		"raise to the first":  {RaiseLevel{Level: LevelFirst}, "level 1"},
 		"raise too far":       {RaiseLevel{Level: Newest + 1}, "lies outside of 2 to"},
+		"nobody's action":     {Audited{Action: "add node"}, "somebody who does it"},
+		"an action of none":   {Audited{Who: "ann"}, "and a name"},
+		"a long why":          {Audited{Who: "ann", Action: "add node", Why: strings.Repeat("w", MaxAuditText+1)}, "at most 512 bytes"},
+		"a why of no text":    {Audited{Who: "ann", Action: "add node", Why: "\xff"}, "UTF-8"},
+		"audited decision":    {Audited{Who: "ann", Action: "abort", Command: txn.Presume{ID: someID}}, "no operator's action"},
+		"audited twice":       {Audited{Who: "ann", Action: "a", Command: Audited{Who: "bob", Action: "b"}}, "audited again"},
+		"audited nonsense":    {Audited{Who: "ann", Action: "a", Command: "no command"}, "no command"},
+		"audited, and wrong":  {Audited{Who: "ann", Action: "a", Command: DeleteParticipant{}}, "participant"},
 		"collect less":        {Collect{Limit: -1}, "limit 4294967295"},
 		"too large":           {stage(txn.NewBranch("bank", make([]byte, MaxEntryBytes))), "at most"},
 	} {

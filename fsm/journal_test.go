@@ -245,10 +245,14 @@ func (j *journal) anyCommand(t *rapid.T) Command {
 		if rapid.IntRange(0, 5).Draw(t, "raise") == 0 {
 			return RaiseLevel{Level: Level(rapid.IntRange(int(LevelRaise), int(Newest)).Draw(t, "level"))}
 		}
+		var c Command = put(anyName.Draw(t, "name"))
 		if rapid.Bool().Draw(t, "delete") {
-			return DeleteParticipant{Name: anyName.Draw(t, "name")}
+			c = DeleteParticipant{Name: anyName.Draw(t, "name")}
 		}
-		return put(anyName.Draw(t, "name"))
+		if rapid.Bool().Draw(t, "audited") {
+			c = Audited{Who: "ann", Action: "change participant", Command: c}
+		}
+		return c
 	}
 }
 

@@ -33,13 +33,14 @@ const (
 	LevelFirst Level = 1
 	// LevelRaise brings levels themselves: RaiseLevel.
 	LevelRaise Level = 2
-
 	// LevelRestore brings the header of a state that was restored, and an operator's
 	// decision of what that has lost: txn.Arbitrate.
 	LevelRestore Level = 3
+	// LevelAudit brings the audit trail: Audited, and its records in snapshots.
+	LevelAudit Level = 4
 
 	// Newest is this binary's.
-	Newest = LevelRestore
+	Newest = LevelAudit
 )
 
 // ErrLevel is wrapped where a command needs a higher level than the cluster has.
@@ -58,6 +59,8 @@ func NeededLevel(c Command) Level {
 		return c.Level
 	case txn.Arbitrate:
 		return LevelRestore
+	case Audited:
+		return max(LevelAudit, NeededLevel(c.Command))
 	default:
 		return LevelFirst
 	}

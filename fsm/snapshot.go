@@ -27,6 +27,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 type snapshot struct {
 	header       *fsmpb.Header
 	participants []Participant
+	audits       audits
 	transactions catalogue
 }
 
@@ -56,6 +57,7 @@ func (s *state) snapshot() *snapshot {
 			RestoredUntil: int64(s.cluster.Restored.Until),
 		},
 		participants: s.participants,
+		audits:       s.audits,
 		transactions: s.transactions.clone(),
 	}
 }
@@ -80,6 +82,9 @@ func (s *snapshot) write(to io.Writer) error {
 	for _, p := range s.participants {
 		w.record(&fsmpb.Record{Kind: &fsmpb.Record_Participant{Participant: participantToProto(p)}})
 	}
+	for i := range s.audits.records {
+		w.record(&fsmpb.Record{Kind: &fsmpb.Record_Audit{Audit: auditToProto(s.audits.at(i))}})
+	}
 	s.transactions.ascend(func(i item) bool {
 		w.transaction(i)
 		return w.err == nil
@@ -87,6 +92,7 @@ func (s *snapshot) write(to io.Writer) error {
 	w.record(&fsmpb.Record{Kind: &fsmpb.Record_Trailer{Trailer: &fsmpb.Trailer{
 		Participants: uint64(len(s.participants)),
 		Transactions: uint64(s.transactions.len()),
+		Audits:       uint64(len(s.audits.records)),
 		Crc32C:       w.crc,
 	}}})
 	if w.err != nil {
@@ -197,6 +203,8 @@ func readSnapshot(from io.Reader) (*state, error) {
 		switch kind := record.Kind.(type) {
 		case *fsmpb.Record_Participant:
 			err = s.restoreParticipant(kind.Participant)
+		case *fsmpb.Record_Audit:
+			err = s.restoreAudit(kind.Audit)
 		case *fsmpb.Record_Transaction:
 			var t *txn.Transaction
 			if t, err = transactionFromProto(kind.Transaction); err == nil {
@@ -270,8 +278,8 @@ func (s *state) restoreParticipant(pb *fsmpb.Participant) error {
 	}
 	last := len(s.participants) - 1
 	switch {
-	case s.transactions.len() > 0:
-		return fmt.Errorf("participant %q comes after a transaction", p.Name)
+	case s.transactions.len() > 0 || len(s.audits.records) > 0:
+		return fmt.Errorf("participant %q comes after a transaction or an audit record", p.Name)
 	case last >= 0 && s.participants[last].Name >= p.Name:
 		return fmt.Errorf("participant %q comes after %q", p.Name, s.participants[last].Name)
 	case last+1 == MaxParticipants:
@@ -281,6 +289,13 @@ func (s *state) restoreParticipant(pb *fsmpb.Participant) error {
 	}
 	s.participants = append(s.participants, p)
 	return nil
+}
+
+func (s *state) restoreAudit(pb *fsmpb.Audit) error {
+	if s.transactions.len() > 0 {
+		return fmt.Errorf("audit record %d comes after a transaction", pb.Number)
+	}
+	return s.audits.restore(pb)
 }
 
 // restoreTransaction takes a transaction over; t may be overwritten afterwards.
@@ -299,13 +314,15 @@ func (s *state) restoreTransaction(t *txn.Transaction) error {
 }
 
 func (s *state) checkTrailer(pb *fsmpb.Trailer, sum uint32, r *recordReader) error {
-	participants, transactions := uint64(len(s.participants)), uint64(s.transactions.len())
+	participants, transactions, audits := uint64(len(s.participants)), uint64(s.transactions.len()), uint64(len(s.audits.records))
 	switch {
 	case pb.Crc32C != sum:
 		return fmt.Errorf("checksum %08x, the records give %08x", pb.Crc32C, sum)
 	case pb.Participants != participants || pb.Transactions != transactions:
 		return fmt.Errorf("the trailer counts %d participants and %d transactions, there are %d and %d",
 			pb.Participants, pb.Transactions, participants, transactions)
+	case pb.Audits != audits:
+		return fmt.Errorf("the trailer counts %d audit records, there are %d", pb.Audits, audits)
 	}
 	if err := known(pb); err != nil {
 		return err

@@ -22,6 +22,7 @@ type state struct {
 	index        uint64        // of the last entry applied, refused ones included
 	revision     uint64        // the last one given to a participant
 	participants []Participant // by name; replaced as a whole, never changed
+	audits       audits
 	transactions archive
 
 	// Derived, and rebuilt by restore.

@@ -45,14 +45,16 @@ type Node interface {
 	TransferLeadership(ctx context.Context, id string) error
 }
 
-// Registrar changes the registry of participants, on the leader. Both methods are
-// idempotent. Their errors wrap coordinator.ErrNotLeader or
+// Registrar changes the registry of participants, on the leader, and puts what operators
+// do on the record: of the registry's changes it does so by itself. The changes are
+// idempotent. The errors wrap coordinator.ErrNotLeader or
 // coordinator.ErrOutcomeUnknown, or are the state machine's refusals,
 // fsm.ErrUnknownParticipant and fsm.ErrParticipantInUse, or are
 // participants.ErrUnfit.
 type Registrar interface {
-	PutParticipant(ctx context.Context, r participants.Registration) (participants.Registration, error)
-	DeleteParticipant(ctx context.Context, name string) error
+	PutParticipant(ctx context.Context, by fsm.Operator, r participants.Registration) (participants.Registration, error)
+	DeleteParticipant(ctx context.Context, by fsm.Operator, name string) error
+	Note(ctx context.Context, by fsm.Operator, action, target, detail string) error
 }
 
 // Config is what a Server is made of. The first group must be set; the zero value

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -256,9 +257,16 @@ func call(f func(context.Context, string) error) func(context.Context, string) e
 type fakeRegistrar struct {
 	put    func(participants.Registration) (participants.Registration, error)
 	delete func(name string) error
+	noted  []string // "who action target detail why"
+	note   error
 }
 
-func (r *fakeRegistrar) PutParticipant(_ context.Context, p participants.Registration) (participants.Registration, error) {
+func (r *fakeRegistrar) Note(_ context.Context, by fsm.Operator, action, target, detail string) error {
+	r.noted = append(r.noted, strings.Join([]string{by.Who, action, target, detail, by.Why}, ", "))
+	return r.note
+}
+
+func (r *fakeRegistrar) PutParticipant(_ context.Context, _ fsm.Operator, p participants.Registration) (participants.Registration, error) {
 	if r.put == nil {
 		p.Revision = 9
 		return p, nil
@@ -266,7 +274,7 @@ func (r *fakeRegistrar) PutParticipant(_ context.Context, p participants.Registr
 	return r.put(p)
 }
 
-func (r *fakeRegistrar) DeleteParticipant(_ context.Context, name string) error {
+func (r *fakeRegistrar) DeleteParticipant(_ context.Context, _ fsm.Operator, name string) error {
 	if r.delete == nil {
 		return nil
 	}

@@ -92,6 +92,7 @@ func (s *Server) openGateway() error {
 		decreev1.RegisterLiveHandlerClient(ctx, mux, decreev1.NewLiveClient(conn)),
 		decreev1.RegisterParticipantsHandlerClient(ctx, mux, decreev1.NewParticipantsClient(conn)),
 		decreev1.RegisterClusterHandlerClient(ctx, mux, decreev1.NewClusterClient(conn)),
+		decreev1.RegisterOperationsHandlerClient(ctx, mux, decreev1.NewOperationsClient(conn)),
 	); err != nil {
 		return fmt.Errorf("open the gateway: %w", err)
 	}
@@ -212,14 +213,19 @@ func checkTarget(r *http.Request) error {
 			fields = (&decreev1.ListRequest{}).ProtoReflect().Descriptor().Fields()
 		case "/v1/transactions:watch":
 			fields = (&decreev1.WatchRequest{}).ProtoReflect().Descriptor().Fields()
+		case "/v1/audit":
+			fields = (&decreev1.ListAuditRequest{}).ProtoReflect().Descriptor().Fields()
 		}
 	}
+	// What has no body for it, or another one, says why in the target.
+	reasoned := r.Method == http.MethodDelete || r.Method == http.MethodPut
 	var bad invalidError
 	if !utf8.ValidString(r.URL.Path) {
 		bad.add(reasonInvalidRequest, "path", "not UTF-8")
 	}
 	for name, values := range r.URL.Query() {
-		if fields == nil || fields.ByName(protoreflect.Name(name)) == nil && fields.ByJSONName(name) == nil {
+		known := fields != nil && (fields.ByName(protoreflect.Name(name)) != nil || fields.ByJSONName(name) != nil)
+		if !known && !(reasoned && name == "reason") {
 			bad.add(reasonInvalidRequest, strings.ToValidUTF8(name, "\uFFFD"), "no such parameter")
 		} else if !utf8.ValidString(strings.Join(values, "")) {
 			bad.add(reasonInvalidRequest, name, "not UTF-8")

@@ -63,7 +63,9 @@ func (s *nodes) AddNode(ctx context.Context, req *decreev1.AddNodeRequest) (*dec
 		once:   true,
 		local: func(ctx context.Context) (*decreev1.AddNodeResponse, error) {
 			peer := cluster.Peer{ID: req.GetId(), RaftAddress: req.GetRaftAddress()}
-			return &decreev1.AddNodeResponse{}, s.cfg.Node.AddNode(ctx, peer)
+			return &decreev1.AddNodeResponse{}, s.onRecord(ctx, "add node", peer.ID, peer.RaftAddress, req.GetReason(), func() error {
+				return s.cfg.Node.AddNode(ctx, peer)
+			})
 		},
 		remote: func(ctx context.Context, conn *grpc.ClientConn) (*decreev1.AddNodeResponse, error) {
 			return decreev1.NewClusterClient(conn).AddNode(ctx, req)
@@ -77,7 +79,9 @@ func (s *nodes) RemoveNode(ctx context.Context, req *decreev1.RemoveNodeRequest)
 		budget: callBudget,
 		once:   true,
 		local: func(ctx context.Context) (*decreev1.RemoveNodeResponse, error) {
-			return &decreev1.RemoveNodeResponse{}, s.cfg.Node.RemoveNode(ctx, req.GetId())
+			return &decreev1.RemoveNodeResponse{}, s.onRecord(ctx, "remove node", req.GetId(), "", req.GetReason(), func() error {
+				return s.cfg.Node.RemoveNode(ctx, req.GetId())
+			})
 		},
 		remote: func(ctx context.Context, conn *grpc.ClientConn) (*decreev1.RemoveNodeResponse, error) {
 			return decreev1.NewClusterClient(conn).RemoveNode(ctx, req)
@@ -91,7 +95,9 @@ func (s *nodes) TransferLeadership(ctx context.Context, req *decreev1.TransferLe
 		budget: callBudget,
 		once:   true,
 		local: func(ctx context.Context) (*decreev1.TransferLeadershipResponse, error) {
-			return &decreev1.TransferLeadershipResponse{}, s.cfg.Node.TransferLeadership(ctx, req.GetId())
+			return &decreev1.TransferLeadershipResponse{}, s.onRecord(ctx, "transfer leadership", req.GetId(), "", req.GetReason(), func() error {
+				return s.cfg.Node.TransferLeadership(ctx, req.GetId())
+			})
 		},
 		remote: func(ctx context.Context, conn *grpc.ClientConn) (*decreev1.TransferLeadershipResponse, error) {
 			return decreev1.NewClusterClient(conn).TransferLeadership(ctx, req)

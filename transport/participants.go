@@ -31,7 +31,7 @@ func (s *registry) Put(ctx context.Context, req *decreev1.PutRequest) (*decreev1
 	return route(ctx, s.Server, &errand[*decreev1.PutResponse]{
 		budget: callBudget,
 		local: func(ctx context.Context) (*decreev1.PutResponse, error) {
-			put, err := s.cfg.Registrar.PutParticipant(ctx, r)
+			put, err := s.cfg.Registrar.PutParticipant(ctx, operatorOf(ctx, req.GetReason()), r)
 			if err != nil {
 				return nil, err
 			}
@@ -117,7 +117,7 @@ func (s *registry) Delete(ctx context.Context, req *decreev1.DeleteRequest) (*de
 	e := &errand[*decreev1.DeleteResponse]{
 		budget: callBudget,
 		local: func(ctx context.Context) (*decreev1.DeleteResponse, error) {
-			return &decreev1.DeleteResponse{}, s.cfg.Registrar.DeleteParticipant(ctx, req.GetName())
+			return &decreev1.DeleteResponse{}, s.cfg.Registrar.DeleteParticipant(ctx, operatorOf(ctx, req.GetReason()), req.GetName())
 		},
 		remote: func(ctx context.Context, conn *grpc.ClientConn) (*decreev1.DeleteResponse, error) {
 			return decreev1.NewParticipantsClient(conn).Delete(ctx, req)

@@ -60,6 +60,8 @@ var rights = map[string]roles{
 	decreev1.Cluster_RemoveNode_FullMethodName:         operators,
 	decreev1.Cluster_TransferLeadership_FullMethodName: operators,
 
+	decreev1.Operations_ListAudit_FullMethodName: watchmen,
+
 	// Load balancers and probes ask for health and have no identity. It tells whether
 	// the node lives and leads.
 	healthv1.Health_Check_FullMethodName: anyone,

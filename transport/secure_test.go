@@ -175,6 +175,7 @@ var may = map[string]string{
 
 	"decree.v1.Timelines/GetTimeline": "or",
 	"decree.v1.Live/Look":             "or",
+	"decree.v1.Operations/ListAudit":  "or",
 	"decree.v1.Live/WatchCluster":     "or",
 
 	"decree.v1.Participants/Put":    "o",

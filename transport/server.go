@@ -130,6 +130,7 @@ func (s *Server) newGRPC() *grpc.Server {
 	decreev1.RegisterLiveServer(g, &live{Server: s})
 	decreev1.RegisterParticipantsServer(g, &registry{Server: s})
 	decreev1.RegisterClusterServer(g, &nodes{Server: s})
+	decreev1.RegisterOperationsServer(g, &operations{Server: s})
 	healthv1.RegisterHealthServer(g, s.health)
 	reflection.Register(g)
 	return g

@@ -24,7 +24,7 @@ func (p *program) clusterCommand() *cobra.Command {
 	p.dial.register(group)
 	group.AddCommand(
 		p.clusterStatusCommand(),
-		&cobra.Command{
+		onRecord(&cobra.Command{
 			Use:   "add ID RAFT-ADDRESS",
 			Short: "admit an empty node that was started with --join",
 			Args:  cobra.ExactArgs(2),
@@ -34,8 +34,8 @@ func (p *program) clusterCommand() *cobra.Command {
 				}
 				return p.done(&decreev1.AddNodeResponse{}, "%s is a member and votes", args[0])
 			}),
-		},
-		&cobra.Command{
+		}),
+		onRecord(&cobra.Command{
 			Use:   "remove ID",
 			Short: "take a node out of the cluster, for good",
 			Args:  cobra.ExactArgs(1),
@@ -45,8 +45,8 @@ func (p *program) clusterCommand() *cobra.Command {
 				}
 				return p.done(&decreev1.RemoveNodeResponse{}, "%s is no longer a member", args[0])
 			}),
-		},
-		&cobra.Command{
+		}),
+		onRecord(&cobra.Command{
 			Use:   "transfer-leader [ID]",
 			Short: "hand leadership to a node, or to any other",
 			Args:  cobra.MaximumNArgs(1),
@@ -56,7 +56,7 @@ func (p *program) clusterCommand() *cobra.Command {
 				}
 				return p.done(&decreev1.TransferLeadershipResponse{}, "leadership is handed over")
 			}),
-		},
+		}),
 	)
 	return asGroup(group)
 }

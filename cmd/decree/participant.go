@@ -73,6 +73,7 @@ env:NAME, an environment variable of the server process, or file:/PATH.`,
 		}),
 	}
 	f.register(cmd)
+	onRecord(cmd)
 	return cmd
 }
 
@@ -302,7 +303,7 @@ func (p *program) participantCheckCommand() *cobra.Command {
 }
 
 func (p *program) participantDeleteCommand() *cobra.Command {
-	return &cobra.Command{
+	return onRecord(&cobra.Command{
 		Use:   "delete NAME",
 		Short: "remove a participant that no unfinished transaction touches",
 		Args:  cobra.ExactArgs(1),
@@ -312,5 +313,5 @@ func (p *program) participantDeleteCommand() *cobra.Command {
 			}
 			return p.done(&decreev1.DeleteResponse{}, "%s is removed", args[0])
 		}),
-	}
+	})
 }

@@ -78,6 +78,7 @@ func (p *program) command() *cobra.Command {
 		p.clusterCommand(),
 		p.certCommand(),
 		p.tokenCommand(),
+		p.auditCommand(),
 		p.bankCommand(),
 		p.benchCommand(),
 		p.demoCommand(),

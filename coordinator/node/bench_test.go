@@ -20,6 +20,7 @@ import (
 
 	"github.com/decree-tx/decree/cluster/clustertest"
 	"github.com/decree-tx/decree/coordinator"
+	"github.com/decree-tx/decree/fsm"
 	"github.com/decree-tx/decree/fsm/txn"
 	"github.com/decree-tx/decree/participants"
 )
@@ -107,7 +108,7 @@ func startBench(b testing.TB, nodes int, memory bool) *Node {
 	leader := awaitLeader(b, all)
 	for _, name := range []string{"a", "b"} {
 		r := participants.Registration{Name: name, Driver: "instant", Config: []byte("{}")}
-		if _, err := leader.PutParticipant(context.Background(), r); err != nil {
+		if _, err := leader.PutParticipant(context.Background(), fsm.Operator{}, r); err != nil {
 			b.Fatal(err)
 		}
 	}

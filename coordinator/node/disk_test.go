@@ -10,6 +10,7 @@ import (
 	"github.com/decree-tx/decree/cluster"
 	"github.com/decree-tx/decree/cluster/clustertest"
 	"github.com/decree-tx/decree/coordinator"
+	"github.com/decree-tx/decree/fsm"
 	"github.com/decree-tx/decree/fsm/txn"
 	"github.com/decree-tx/decree/participants"
 	"github.com/decree-tx/decree/participants/participanttest"
@@ -44,7 +45,7 @@ func TestALowDiskShutsTheDoor(t *testing.T) {
 		}
 	}()
 	for {
-		_, err = n.PutParticipant(ctx, participants.Registration{Name: "a", Driver: "fake", Config: []byte("{}")})
+		_, err = n.PutParticipant(ctx, fsm.Operator{}, participants.Registration{Name: "a", Driver: "fake", Config: []byte("{}")})
 		if !errors.Is(err, coordinator.ErrNotLeader) {
 			break
 		}

@@ -221,7 +221,7 @@ const epochRetry = 20 * time.Millisecond
 // PutParticipant registers a participant or changes it, after a look at its
 // resource where the driver can. It answers participants.ErrUnfit and
 // fsm.ErrParticipantInUse; other errors are those of a coordinator.Log.
-func (n *Node) PutParticipant(ctx context.Context, r participants.Registration) (participants.Registration, error) {
+func (n *Node) PutParticipant(ctx context.Context, by fsm.Operator, r participants.Registration) (participants.Registration, error) {
 	if !n.Coordinator.Leads() {
 		return participants.Registration{}, coordinator.ErrNotLeader // no reason to reach the resource
 	}
@@ -230,7 +230,10 @@ func (n *Node) PutParticipant(ctx context.Context, r participants.Registration) 
 		return participants.Registration{}, err
 	}
 	p := fsm.Participant{Name: r.Name, Driver: r.Driver, Config: r.Config, Identity: r.Identity}
-	result, err := n.register(ctx, fsm.PutParticipant{Participant: p})
+	result, err := n.register(ctx, n.audited(fsm.Audited{
+		Who: by.Who, Why: by.Why, Action: "put participant", Target: p.Name, Detail: "driver " + p.Driver,
+		Command: fsm.PutParticipant{Participant: p},
+	}))
 	if err != nil || result.Participant == nil {
 		return participants.Registration{}, err
 	}
@@ -239,8 +242,10 @@ func (n *Node) PutParticipant(ctx context.Context, r participants.Registration) 
 
 // DeleteParticipant removes one that no unfinished transaction touches; it
 // answers fsm.ErrUnknownParticipant and fsm.ErrParticipantInUse.
-func (n *Node) DeleteParticipant(ctx context.Context, name string) error {
-	_, err := n.register(ctx, fsm.DeleteParticipant{Name: name})
+func (n *Node) DeleteParticipant(ctx context.Context, by fsm.Operator, name string) error {
+	_, err := n.register(ctx, n.audited(fsm.Audited{
+		Who: by.Who, Why: by.Why, Action: "delete participant", Target: name, Command: fsm.DeleteParticipant{Name: name},
+	}))
 	return err
 }
 

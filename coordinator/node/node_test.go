@@ -22,6 +22,7 @@ import (
 	"github.com/decree-tx/decree/cluster"
 	"github.com/decree-tx/decree/cluster/clustertest"
 	"github.com/decree-tx/decree/coordinator"
+	"github.com/decree-tx/decree/fsm"
 	"github.com/decree-tx/decree/fsm/txn"
 	"github.com/decree-tx/decree/participants"
 	"github.com/decree-tx/decree/participants/participanttest"
@@ -73,7 +74,7 @@ func newTrio(t *testing.T, configure func(*trio)) *trio {
 func (x *trio) put(name string) {
 	x.t.Helper()
 	err := x.atLeader(func(n *Node) error {
-		_, err := n.PutParticipant(x.ctx(), participants.Registration{Name: name, Driver: "fake", Config: []byte("{}")})
+		_, err := n.PutParticipant(x.ctx(), fsm.Operator{}, participants.Registration{Name: name, Driver: "fake", Config: []byte("{}")})
 		return err
 	})
 	if err != nil {

@@ -119,7 +119,7 @@ func startNight(t *testing.T, n int) *night {
 	}
 	awaitLeader(t, []*Node{x.Node})
 	for _, name := range []string{"a", "b"} {
-		if _, err := x.PutParticipant(t.Context(), participants.Registration{Name: name, Driver: "instant", Config: []byte("{}")}); err != nil {
+		if _, err := x.PutParticipant(t.Context(), fsm.Operator{}, participants.Registration{Name: name, Driver: "instant", Config: []byte("{}")}); err != nil {
 			t.Fatal(err)
 		}
 	}

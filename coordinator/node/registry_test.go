@@ -28,7 +28,7 @@ func TestRegistry(t *testing.T) {
 	s.Wait = coordinator.WaitDecision
 	x.submit(s)
 	remove := func(name string) error {
-		return x.atLeader(func(n *Node) error { return n.DeleteParticipant(x.ctx(), name) })
+		return x.atLeader(func(n *Node) error { return n.DeleteParticipant(x.ctx(), fsm.Operator{}, name) })
 	}
 	if err := remove("a"); !errors.Is(err, fsm.ErrParticipantInUse) {
 		t.Errorf("delete with a branch pending: %v", err)
@@ -83,7 +83,7 @@ func TestRegistrationProbesTheResource(t *testing.T) {
 	x := newTrio(t, func(x *trio) { x.probed = driver })
 	put := func() error {
 		return x.atLeader(func(n *Node) error {
-			_, err := n.PutParticipant(x.ctx(), participants.Registration{Name: "db", Driver: "probed", Config: []byte("{}")})
+			_, err := n.PutParticipant(x.ctx(), fsm.Operator{}, participants.Registration{Name: "db", Driver: "probed", Config: []byte("{}")})
 			return err
 		})
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/decree-tx/decree/coordinator"
+	"github.com/decree-tx/decree/fsm"
 	"github.com/decree-tx/decree/fsm/txn"
 	"github.com/decree-tx/decree/participants"
 )
@@ -26,7 +27,7 @@ func TestWaitingTransactionsAreSmall(t *testing.T) {
 	}
 	leader := startBench(t, 1, true)
 	r := participants.Registration{Name: "mute", Driver: "mute", Config: []byte("{}")}
-	if _, err := leader.PutParticipant(context.Background(), r); err != nil {
+	if _, err := leader.PutParticipant(context.Background(), fsm.Operator{}, r); err != nil {
 		t.Fatal(err)
 	}
 	const n = 10000

@@ -13,6 +13,7 @@ import (
 	"github.com/decree-tx/decree/cluster/clustertest"
 	"github.com/decree-tx/decree/coordinator"
 	"github.com/decree-tx/decree/coordinator/history"
+	"github.com/decree-tx/decree/fsm"
 	"github.com/decree-tx/decree/fsm/txn"
 	"github.com/decree-tx/decree/participants"
 	"github.com/decree-tx/decree/participants/participanttest"
@@ -204,7 +205,7 @@ func (w *World) register(name string) {
 	defer cancel()
 	for ctx.Err() == nil {
 		for _, l := range w.running() {
-			_, err := l.node.PutParticipant(ctx, participants.Registration{Name: name, Driver: driverName, Config: []byte("{}")})
+			_, err := l.node.PutParticipant(ctx, fsm.Operator{Who: "sim"}, participants.Registration{Name: name, Driver: driverName, Config: []byte("{}")})
 			switch {
 			case err == nil:
 				return

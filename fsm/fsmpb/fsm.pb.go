@@ -119,6 +119,7 @@ type Command struct {
 	//	*Command_Collect
 	//	*Command_RaiseLevel
 	//	*Command_Arbitrate
+	//	*Command_Audited
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -269,6 +270,15 @@ func (x *Command) GetArbitrate() *Arbitrate {
 	return nil
 }
 
+func (x *Command) GetAudited() *Audited {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_Audited); ok {
+			return x.Audited
+		}
+	}
+	return nil
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -321,6 +331,10 @@ type Command_Arbitrate struct {
 	Arbitrate *Arbitrate `protobuf:"bytes,14,opt,name=arbitrate,proto3,oneof"` // from version 3
 }
 
+type Command_Audited struct {
+	Audited *Audited `protobuf:"bytes,12,opt,name=audited,proto3,oneof"` // from version 4
+}
+
 func (*Command_Lead) isCommand_Kind() {}
 
 func (*Command_Stage) isCommand_Kind() {}
@@ -344,6 +358,8 @@ func (*Command_Collect) isCommand_Kind() {}
 func (*Command_RaiseLevel) isCommand_Kind() {}
 
 func (*Command_Arbitrate) isCommand_Kind() {}
+
+func (*Command_Audited) isCommand_Kind() {}
 
 type Lead struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1109,6 +1125,92 @@ func (x *RaiseLevel) GetLevel() uint32 {
 	return 0
 }
 
+// Audited is an operator's action on the record; the command is there where the log
+// carries it out itself.
+type Audited struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Who           string                 `protobuf:"bytes,1,opt,name=who,proto3" json:"who,omitempty"`
+	Action        string                 `protobuf:"bytes,2,opt,name=action,proto3" json:"action,omitempty"`
+	Target        string                 `protobuf:"bytes,3,opt,name=target,proto3" json:"target,omitempty"`
+	Detail        string                 `protobuf:"bytes,4,opt,name=detail,proto3" json:"detail,omitempty"`
+	Why           string                 `protobuf:"bytes,5,opt,name=why,proto3" json:"why,omitempty"`
+	Command       *Command               `protobuf:"bytes,6,opt,name=command,proto3" json:"command,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Audited) Reset() {
+	*x = Audited{}
+	mi := &file_fsmpb_fsm_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Audited) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Audited) ProtoMessage() {}
+
+func (x *Audited) ProtoReflect() protoreflect.Message {
+	mi := &file_fsmpb_fsm_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Audited.ProtoReflect.Descriptor instead.
+func (*Audited) Descriptor() ([]byte, []int) {
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Audited) GetWho() string {
+	if x != nil {
+		return x.Who
+	}
+	return ""
+}
+
+func (x *Audited) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *Audited) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *Audited) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *Audited) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *Audited) GetCommand() *Command {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
 type Branch struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Participant   string                 `protobuf:"bytes,1,opt,name=participant,proto3" json:"participant,omitempty"`
@@ -1123,7 +1225,7 @@ type Branch struct {
 
 func (x *Branch) Reset() {
 	*x = Branch{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[16]
+	mi := &file_fsmpb_fsm_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1135,7 +1237,7 @@ func (x *Branch) String() string {
 func (*Branch) ProtoMessage() {}
 
 func (x *Branch) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[16]
+	mi := &file_fsmpb_fsm_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1148,7 +1250,7 @@ func (x *Branch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Branch.ProtoReflect.Descriptor instead.
 func (*Branch) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{16}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Branch) GetParticipant() string {
@@ -1204,7 +1306,7 @@ type Reason struct {
 
 func (x *Reason) Reset() {
 	*x = Reason{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[17]
+	mi := &file_fsmpb_fsm_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1216,7 +1318,7 @@ func (x *Reason) String() string {
 func (*Reason) ProtoMessage() {}
 
 func (x *Reason) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[17]
+	mi := &file_fsmpb_fsm_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1229,7 +1331,7 @@ func (x *Reason) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reason.ProtoReflect.Descriptor instead.
 func (*Reason) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{17}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Reason) GetCode() uint32 {
@@ -1264,7 +1366,7 @@ type Stamp struct {
 
 func (x *Stamp) Reset() {
 	*x = Stamp{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[18]
+	mi := &file_fsmpb_fsm_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1276,7 +1378,7 @@ func (x *Stamp) String() string {
 func (*Stamp) ProtoMessage() {}
 
 func (x *Stamp) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[18]
+	mi := &file_fsmpb_fsm_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1289,7 +1391,7 @@ func (x *Stamp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stamp.ProtoReflect.Descriptor instead.
 func (*Stamp) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{18}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Stamp) GetIndex() uint64 {
@@ -1331,7 +1433,7 @@ type Transaction struct {
 
 func (x *Transaction) Reset() {
 	*x = Transaction{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[19]
+	mi := &file_fsmpb_fsm_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1343,7 +1445,7 @@ func (x *Transaction) String() string {
 func (*Transaction) ProtoMessage() {}
 
 func (x *Transaction) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[19]
+	mi := &file_fsmpb_fsm_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1356,7 +1458,7 @@ func (x *Transaction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Transaction.ProtoReflect.Descriptor instead.
 func (*Transaction) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{19}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Transaction) GetTxid() []byte {
@@ -1442,7 +1544,7 @@ type Participant struct {
 
 func (x *Participant) Reset() {
 	*x = Participant{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[20]
+	mi := &file_fsmpb_fsm_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1454,7 +1556,7 @@ func (x *Participant) String() string {
 func (*Participant) ProtoMessage() {}
 
 func (x *Participant) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[20]
+	mi := &file_fsmpb_fsm_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1467,7 +1569,7 @@ func (x *Participant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Participant.ProtoReflect.Descriptor instead.
 func (*Participant) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{20}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Participant) GetName() string {
@@ -1505,9 +1607,126 @@ func (x *Participant) GetIdentity() string {
 	return ""
 }
 
+// Audit is a record of the audit trail.
+type Audit struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Number        uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"` // from 1, without a gap
+	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`   // of the log entry
+	Epoch         uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Time          int64                  `protobuf:"varint,4,opt,name=time,proto3" json:"time,omitempty"`
+	Who           string                 `protobuf:"bytes,5,opt,name=who,proto3" json:"who,omitempty"`
+	Action        string                 `protobuf:"bytes,6,opt,name=action,proto3" json:"action,omitempty"`
+	Target        string                 `protobuf:"bytes,7,opt,name=target,proto3" json:"target,omitempty"`
+	Detail        string                 `protobuf:"bytes,8,opt,name=detail,proto3" json:"detail,omitempty"`
+	Why           string                 `protobuf:"bytes,9,opt,name=why,proto3" json:"why,omitempty"`
+	Refused       bool                   `protobuf:"varint,10,opt,name=refused,proto3" json:"refused,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Audit) Reset() {
+	*x = Audit{}
+	mi := &file_fsmpb_fsm_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Audit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Audit) ProtoMessage() {}
+
+func (x *Audit) ProtoReflect() protoreflect.Message {
+	mi := &file_fsmpb_fsm_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Audit.ProtoReflect.Descriptor instead.
+func (*Audit) Descriptor() ([]byte, []int) {
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Audit) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Audit) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *Audit) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *Audit) GetTime() int64 {
+	if x != nil {
+		return x.Time
+	}
+	return 0
+}
+
+func (x *Audit) GetWho() string {
+	if x != nil {
+		return x.Who
+	}
+	return ""
+}
+
+func (x *Audit) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *Audit) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *Audit) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *Audit) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *Audit) GetRefused() bool {
+	if x != nil {
+		return x.Refused
+	}
+	return false
+}
+
 // A snapshot is a stream of length-prefixed Records: one header, the
-// participants by name, the transactions by id, and a trailer with counts and a
-// checksum.
+// participants by name, the audit trail by number, the transactions by id, and a
+// trailer with counts and a checksum.
 type Record struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Kind:
@@ -1516,6 +1735,7 @@ type Record struct {
 	//	*Record_Participant
 	//	*Record_Transaction
 	//	*Record_Trailer
+	//	*Record_Audit
 	Kind          isRecord_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1523,7 +1743,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[21]
+	mi := &file_fsmpb_fsm_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1535,7 +1755,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[21]
+	mi := &file_fsmpb_fsm_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1548,7 +1768,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{21}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Record) GetKind() isRecord_Kind {
@@ -1594,6 +1814,15 @@ func (x *Record) GetTrailer() *Trailer {
 	return nil
 }
 
+func (x *Record) GetAudit() *Audit {
+	if x != nil {
+		if x, ok := x.Kind.(*Record_Audit); ok {
+			return x.Audit
+		}
+	}
+	return nil
+}
+
 type isRecord_Kind interface {
 	isRecord_Kind()
 }
@@ -1614,6 +1843,10 @@ type Record_Trailer struct {
 	Trailer *Trailer `protobuf:"bytes,4,opt,name=trailer,proto3,oneof"`
 }
 
+type Record_Audit struct {
+	Audit *Audit `protobuf:"bytes,5,opt,name=audit,proto3,oneof"` // from version 4
+}
+
 func (*Record_Header) isRecord_Kind() {}
 
 func (*Record_Participant) isRecord_Kind() {}
@@ -1621,6 +1854,8 @@ func (*Record_Participant) isRecord_Kind() {}
 func (*Record_Transaction) isRecord_Kind() {}
 
 func (*Record_Trailer) isRecord_Kind() {}
+
+func (*Record_Audit) isRecord_Kind() {}
 
 type Header struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
@@ -1641,7 +1876,7 @@ type Header struct {
 
 func (x *Header) Reset() {
 	*x = Header{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[22]
+	mi := &file_fsmpb_fsm_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1653,7 +1888,7 @@ func (x *Header) String() string {
 func (*Header) ProtoMessage() {}
 
 func (x *Header) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[22]
+	mi := &file_fsmpb_fsm_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1666,7 +1901,7 @@ func (x *Header) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Header.ProtoReflect.Descriptor instead.
 func (*Header) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{22}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Header) GetVersion() uint32 {
@@ -1737,13 +1972,14 @@ type Trailer struct {
 	Participants  uint64                 `protobuf:"varint,1,opt,name=participants,proto3" json:"participants,omitempty"`
 	Transactions  uint64                 `protobuf:"varint,2,opt,name=transactions,proto3" json:"transactions,omitempty"`
 	Crc32C        uint32                 `protobuf:"varint,3,opt,name=crc32c,proto3" json:"crc32c,omitempty"` // of all bytes before the trailer's length prefix
+	Audits        uint64                 `protobuf:"varint,4,opt,name=audits,proto3" json:"audits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Trailer) Reset() {
 	*x = Trailer{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[23]
+	mi := &file_fsmpb_fsm_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1755,7 +1991,7 @@ func (x *Trailer) String() string {
 func (*Trailer) ProtoMessage() {}
 
 func (x *Trailer) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[23]
+	mi := &file_fsmpb_fsm_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1768,7 +2004,7 @@ func (x *Trailer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trailer.ProtoReflect.Descriptor instead.
 func (*Trailer) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{23}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Trailer) GetParticipants() uint64 {
@@ -1792,6 +2028,13 @@ func (x *Trailer) GetCrc32C() uint32 {
 	return 0
 }
 
+func (x *Trailer) GetAudits() uint64 {
+	if x != nil {
+		return x.Audits
+	}
+	return 0
+}
+
 var File_fsmpb_fsm_proto protoreflect.FileDescriptor
 
 const file_fsmpb_fsm_proto_rawDesc = "" +
@@ -1803,7 +2046,7 @@ const file_fsmpb_fsm_proto_rawDesc = "" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x12\n" +
 	"\x04time\x18\x03 \x01(\x03R\x04time\x12\x18\n" +
 	"\ahorizon\x18\x04 \x01(\x03R\ahorizon\x12/\n" +
-	"\bcommands\x18\x05 \x03(\v2\x13.decree.fsm.CommandR\bcommands\"\x99\x05\n" +
+	"\bcommands\x18\x05 \x03(\v2\x13.decree.fsm.CommandR\bcommands\"\xca\x05\n" +
 	"\aCommand\x12&\n" +
 	"\x04lead\x18\x01 \x01(\v2\x10.decree.fsm.LeadH\x00R\x04lead\x12)\n" +
 	"\x05stage\x18\x02 \x01(\v2\x11.decree.fsm.StageH\x00R\x05stage\x12,\n" +
@@ -1818,7 +2061,8 @@ const file_fsmpb_fsm_proto_rawDesc = "" +
 	" \x01(\v2\x13.decree.fsm.CollectH\x00R\acollect\x129\n" +
 	"\vraise_level\x18\v \x01(\v2\x16.decree.fsm.RaiseLevelH\x00R\n" +
 	"raiseLevel\x125\n" +
-	"\tarbitrate\x18\x0e \x01(\v2\x15.decree.fsm.ArbitrateH\x00R\tarbitrateB\x06\n" +
+	"\tarbitrate\x18\x0e \x01(\v2\x15.decree.fsm.ArbitrateH\x00R\tarbitrate\x12/\n" +
+	"\aaudited\x18\f \x01(\v2\x13.decree.fsm.AuditedH\x00R\aauditedB\x06\n" +
 	"\x04kind\"4\n" +
 	"\x04Lead\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
@@ -1867,7 +2111,14 @@ const file_fsmpb_fsm_proto_rawDesc = "" +
 	"\x05limit\x18\x01 \x01(\rR\x05limit\"\"\n" +
 	"\n" +
 	"RaiseLevel\x12\x14\n" +
-	"\x05level\x18\x01 \x01(\rR\x05level\"\xa6\x01\n" +
+	"\x05level\x18\x01 \x01(\rR\x05level\"\xa4\x01\n" +
+	"\aAudited\x12\x10\n" +
+	"\x03who\x18\x01 \x01(\tR\x03who\x12\x16\n" +
+	"\x06action\x18\x02 \x01(\tR\x06action\x12\x16\n" +
+	"\x06target\x18\x03 \x01(\tR\x06target\x12\x16\n" +
+	"\x06detail\x18\x04 \x01(\tR\x06detail\x12\x10\n" +
+	"\x03why\x18\x05 \x01(\tR\x03why\x12-\n" +
+	"\acommand\x18\x06 \x01(\v2\x13.decree.fsm.CommandR\acommand\"\xa6\x01\n" +
 	"\x06Branch\x12 \n" +
 	"\vparticipant\x18\x01 \x01(\tR\vparticipant\x12\x18\n" +
 	"\apayload\x18\x02 \x01(\fR\apayload\x12\x16\n" +
@@ -1900,12 +2151,25 @@ const file_fsmpb_fsm_proto_rawDesc = "" +
 	"\x06driver\x18\x02 \x01(\tR\x06driver\x12\x16\n" +
 	"\x06config\x18\x03 \x01(\fR\x06config\x12\x1a\n" +
 	"\brevision\x18\x04 \x01(\x04R\brevision\x12\x1a\n" +
-	"\bidentity\x18\x05 \x01(\tR\bidentity\"\xe9\x01\n" +
+	"\bidentity\x18\x05 \x01(\tR\bidentity\"\xe5\x01\n" +
+	"\x05Audit\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x12\x12\n" +
+	"\x04time\x18\x04 \x01(\x03R\x04time\x12\x10\n" +
+	"\x03who\x18\x05 \x01(\tR\x03who\x12\x16\n" +
+	"\x06action\x18\x06 \x01(\tR\x06action\x12\x16\n" +
+	"\x06target\x18\a \x01(\tR\x06target\x12\x16\n" +
+	"\x06detail\x18\b \x01(\tR\x06detail\x12\x10\n" +
+	"\x03why\x18\t \x01(\tR\x03why\x12\x18\n" +
+	"\arefused\x18\n" +
+	" \x01(\bR\arefused\"\x94\x02\n" +
 	"\x06Record\x12,\n" +
 	"\x06header\x18\x01 \x01(\v2\x12.decree.fsm.HeaderH\x00R\x06header\x12;\n" +
 	"\vparticipant\x18\x02 \x01(\v2\x17.decree.fsm.ParticipantH\x00R\vparticipant\x12;\n" +
 	"\vtransaction\x18\x03 \x01(\v2\x17.decree.fsm.TransactionH\x00R\vtransaction\x12/\n" +
-	"\atrailer\x18\x04 \x01(\v2\x13.decree.fsm.TrailerH\x00R\atrailerB\x06\n" +
+	"\atrailer\x18\x04 \x01(\v2\x13.decree.fsm.TrailerH\x00R\atrailer\x12)\n" +
+	"\x05audit\x18\x05 \x01(\v2\x11.decree.fsm.AuditH\x00R\x05auditB\x06\n" +
 	"\x04kind\"\x80\x02\n" +
 	"\x06Header\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x18\n" +
@@ -1917,11 +2181,12 @@ const file_fsmpb_fsm_proto_rawDesc = "" +
 	"\x05index\x18\a \x01(\x04R\x05index\x12%\n" +
 	"\x0erestored_epoch\x18\n" +
 	" \x01(\x04R\rrestoredEpoch\x12%\n" +
-	"\x0erestored_until\x18\v \x01(\x03R\rrestoredUntil\"i\n" +
+	"\x0erestored_until\x18\v \x01(\x03R\rrestoredUntil\"\x81\x01\n" +
 	"\aTrailer\x12\"\n" +
 	"\fparticipants\x18\x01 \x01(\x04R\fparticipants\x12\"\n" +
 	"\ftransactions\x18\x02 \x01(\x04R\ftransactions\x12\x16\n" +
-	"\x06crc32c\x18\x03 \x01(\rR\x06crc32cB'Z%github.com/decree-tx/decree/fsm/fsmpbb\x06proto3"
+	"\x06crc32c\x18\x03 \x01(\rR\x06crc32c\x12\x16\n" +
+	"\x06audits\x18\x04 \x01(\x04R\x06auditsB'Z%github.com/decree-tx/decree/fsm/fsmpbb\x06proto3"
 
 var (
 	file_fsmpb_fsm_proto_rawDescOnce sync.Once
@@ -1935,7 +2200,7 @@ func file_fsmpb_fsm_proto_rawDescGZIP() []byte {
 	return file_fsmpb_fsm_proto_rawDescData
 }
 
-var file_fsmpb_fsm_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_fsmpb_fsm_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_fsmpb_fsm_proto_goTypes = []any{
 	(*Entry)(nil),             // 0: decree.fsm.Entry
 	(*Command)(nil),           // 1: decree.fsm.Command
@@ -1953,14 +2218,16 @@ var file_fsmpb_fsm_proto_goTypes = []any{
 	(*DeleteParticipant)(nil), // 13: decree.fsm.DeleteParticipant
 	(*Collect)(nil),           // 14: decree.fsm.Collect
 	(*RaiseLevel)(nil),        // 15: decree.fsm.RaiseLevel
-	(*Branch)(nil),            // 16: decree.fsm.Branch
-	(*Reason)(nil),            // 17: decree.fsm.Reason
-	(*Stamp)(nil),             // 18: decree.fsm.Stamp
-	(*Transaction)(nil),       // 19: decree.fsm.Transaction
-	(*Participant)(nil),       // 20: decree.fsm.Participant
-	(*Record)(nil),            // 21: decree.fsm.Record
-	(*Header)(nil),            // 22: decree.fsm.Header
-	(*Trailer)(nil),           // 23: decree.fsm.Trailer
+	(*Audited)(nil),           // 16: decree.fsm.Audited
+	(*Branch)(nil),            // 17: decree.fsm.Branch
+	(*Reason)(nil),            // 18: decree.fsm.Reason
+	(*Stamp)(nil),             // 19: decree.fsm.Stamp
+	(*Transaction)(nil),       // 20: decree.fsm.Transaction
+	(*Participant)(nil),       // 21: decree.fsm.Participant
+	(*Audit)(nil),             // 22: decree.fsm.Audit
+	(*Record)(nil),            // 23: decree.fsm.Record
+	(*Header)(nil),            // 24: decree.fsm.Header
+	(*Trailer)(nil),           // 25: decree.fsm.Trailer
 }
 var file_fsmpb_fsm_proto_depIdxs = []int32{
 	1,  // 0: decree.fsm.Entry.commands:type_name -> decree.fsm.Command
@@ -1976,26 +2243,29 @@ var file_fsmpb_fsm_proto_depIdxs = []int32{
 	14, // 10: decree.fsm.Command.collect:type_name -> decree.fsm.Collect
 	15, // 11: decree.fsm.Command.raise_level:type_name -> decree.fsm.RaiseLevel
 	9,  // 12: decree.fsm.Command.arbitrate:type_name -> decree.fsm.Arbitrate
-	16, // 13: decree.fsm.Stage.branches:type_name -> decree.fsm.Branch
-	16, // 14: decree.fsm.Enlist.branch:type_name -> decree.fsm.Branch
-	6,  // 15: decree.fsm.Prepare.votes:type_name -> decree.fsm.BranchVote
-	17, // 16: decree.fsm.Decide.reason:type_name -> decree.fsm.Reason
-	16, // 17: decree.fsm.Decide.branches:type_name -> decree.fsm.Branch
-	11, // 18: decree.fsm.Acknowledge.receipts:type_name -> decree.fsm.BranchReceipt
-	16, // 19: decree.fsm.Transaction.branches:type_name -> decree.fsm.Branch
-	17, // 20: decree.fsm.Transaction.reason:type_name -> decree.fsm.Reason
-	18, // 21: decree.fsm.Transaction.staged:type_name -> decree.fsm.Stamp
-	18, // 22: decree.fsm.Transaction.decided:type_name -> decree.fsm.Stamp
-	18, // 23: decree.fsm.Transaction.finished:type_name -> decree.fsm.Stamp
-	22, // 24: decree.fsm.Record.header:type_name -> decree.fsm.Header
-	20, // 25: decree.fsm.Record.participant:type_name -> decree.fsm.Participant
-	19, // 26: decree.fsm.Record.transaction:type_name -> decree.fsm.Transaction
-	23, // 27: decree.fsm.Record.trailer:type_name -> decree.fsm.Trailer
-	28, // [28:28] is the sub-list for method output_type
-	28, // [28:28] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	16, // 13: decree.fsm.Command.audited:type_name -> decree.fsm.Audited
+	17, // 14: decree.fsm.Stage.branches:type_name -> decree.fsm.Branch
+	17, // 15: decree.fsm.Enlist.branch:type_name -> decree.fsm.Branch
+	6,  // 16: decree.fsm.Prepare.votes:type_name -> decree.fsm.BranchVote
+	18, // 17: decree.fsm.Decide.reason:type_name -> decree.fsm.Reason
+	17, // 18: decree.fsm.Decide.branches:type_name -> decree.fsm.Branch
+	11, // 19: decree.fsm.Acknowledge.receipts:type_name -> decree.fsm.BranchReceipt
+	1,  // 20: decree.fsm.Audited.command:type_name -> decree.fsm.Command
+	17, // 21: decree.fsm.Transaction.branches:type_name -> decree.fsm.Branch
+	18, // 22: decree.fsm.Transaction.reason:type_name -> decree.fsm.Reason
+	19, // 23: decree.fsm.Transaction.staged:type_name -> decree.fsm.Stamp
+	19, // 24: decree.fsm.Transaction.decided:type_name -> decree.fsm.Stamp
+	19, // 25: decree.fsm.Transaction.finished:type_name -> decree.fsm.Stamp
+	24, // 26: decree.fsm.Record.header:type_name -> decree.fsm.Header
+	21, // 27: decree.fsm.Record.participant:type_name -> decree.fsm.Participant
+	20, // 28: decree.fsm.Record.transaction:type_name -> decree.fsm.Transaction
+	25, // 29: decree.fsm.Record.trailer:type_name -> decree.fsm.Trailer
+	22, // 30: decree.fsm.Record.audit:type_name -> decree.fsm.Audit
+	31, // [31:31] is the sub-list for method output_type
+	31, // [31:31] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_fsmpb_fsm_proto_init() }
@@ -2016,12 +2286,14 @@ func file_fsmpb_fsm_proto_init() {
 		(*Command_Collect)(nil),
 		(*Command_RaiseLevel)(nil),
 		(*Command_Arbitrate)(nil),
+		(*Command_Audited)(nil),
 	}
-	file_fsmpb_fsm_proto_msgTypes[21].OneofWrappers = []any{
+	file_fsmpb_fsm_proto_msgTypes[23].OneofWrappers = []any{
 		(*Record_Header)(nil),
 		(*Record_Participant)(nil),
 		(*Record_Transaction)(nil),
 		(*Record_Trailer)(nil),
+		(*Record_Audit)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2029,7 +2301,7 @@ func file_fsmpb_fsm_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fsmpb_fsm_proto_rawDesc), len(file_fsmpb_fsm_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

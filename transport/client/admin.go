@@ -12,7 +12,7 @@ import (
 // PutParticipant registers a participant, or changes its configuration.
 func (c *Client) PutParticipant(ctx context.Context, p *decreev1.Participant) (*decreev1.Participant, error) {
 	answer, err := do(ctx, c, &call{}, func(ctx context.Context, conn *grpc.ClientConn) (*decreev1.PutResponse, error) {
-		return decreev1.NewParticipantsClient(conn).Put(ctx, &decreev1.PutRequest{Participant: p})
+		return decreev1.NewParticipantsClient(conn).Put(ctx, &decreev1.PutRequest{Participant: p, Reason: because(ctx)})
 	})
 	return answer.GetParticipant(), err
 }
@@ -38,7 +38,7 @@ func (c *Client) Participants(ctx context.Context) ([]*decreev1.Participant, err
 func (c *Client) DeleteParticipant(ctx context.Context, name string) error {
 	k := &call{}
 	_, err := do(ctx, c, k, func(ctx context.Context, conn *grpc.ClientConn) (*decreev1.DeleteResponse, error) {
-		return decreev1.NewParticipantsClient(conn).Delete(ctx, &decreev1.DeleteRequest{Name: text(name)})
+		return decreev1.NewParticipantsClient(conn).Delete(ctx, &decreev1.DeleteRequest{Name: text(name), Reason: because(ctx)})
 	})
 	if k.ran && errors.Is(err, ErrUnknownParticipant) {
 		return nil // an earlier attempt deleted it
@@ -59,7 +59,7 @@ func (c *Client) CheckParticipant(ctx context.Context, name string) (*decreev1.C
 // Status tells.
 func (c *Client) AddNode(ctx context.Context, id, raftAddress string) error {
 	_, err := do(ctx, c, &call{mode: once}, func(ctx context.Context, conn *grpc.ClientConn) (*decreev1.AddNodeResponse, error) {
-		return decreev1.NewClusterClient(conn).AddNode(ctx, &decreev1.AddNodeRequest{Id: text(id), RaftAddress: text(raftAddress)})
+		return decreev1.NewClusterClient(conn).AddNode(ctx, &decreev1.AddNodeRequest{Id: text(id), RaftAddress: text(raftAddress), Reason: because(ctx)})
 	})
 	return err
 }
@@ -67,7 +67,7 @@ func (c *Client) AddNode(ctx context.Context, id, raftAddress string) error {
 // RemoveNode takes a node out of the cluster.
 func (c *Client) RemoveNode(ctx context.Context, id string) error {
 	_, err := do(ctx, c, &call{mode: once}, func(ctx context.Context, conn *grpc.ClientConn) (*decreev1.RemoveNodeResponse, error) {
-		return decreev1.NewClusterClient(conn).RemoveNode(ctx, &decreev1.RemoveNodeRequest{Id: text(id)})
+		return decreev1.NewClusterClient(conn).RemoveNode(ctx, &decreev1.RemoveNodeRequest{Id: text(id), Reason: because(ctx)})
 	})
 	return err
 }
@@ -76,7 +76,7 @@ func (c *Client) RemoveNode(ctx context.Context, id string) error {
 // when id is empty.
 func (c *Client) TransferLeadership(ctx context.Context, id string) error {
 	_, err := do(ctx, c, &call{mode: once}, func(ctx context.Context, conn *grpc.ClientConn) (*decreev1.TransferLeadershipResponse, error) {
-		return decreev1.NewClusterClient(conn).TransferLeadership(ctx, &decreev1.TransferLeadershipRequest{Id: text(id)})
+		return decreev1.NewClusterClient(conn).TransferLeadership(ctx, &decreev1.TransferLeadershipRequest{Id: text(id), Reason: because(ctx)})
 	})
 	return err
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/decree-tx/decree/cluster/clustertest"
 	"github.com/decree-tx/decree/coordinator"
 	"github.com/decree-tx/decree/coordinator/node"
+	"github.com/decree-tx/decree/fsm"
 	"github.com/decree-tx/decree/fsm/txn"
 	"github.com/decree-tx/decree/participants"
 	"github.com/decree-tx/decree/participants/participanttest"
@@ -53,7 +54,7 @@ func start(t *testing.T) (*node.Node, *Metrics) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	for {
-		_, err = n.PutParticipant(ctx, participants.Registration{Name: "a", Driver: "fake", Config: []byte("{}")})
+		_, err = n.PutParticipant(ctx, fsm.Operator{}, participants.Registration{Name: "a", Driver: "fake", Config: []byte("{}")})
 		if !errors.Is(err, coordinator.ErrNotLeader) {
 			break
 		}

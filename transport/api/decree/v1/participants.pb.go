@@ -113,6 +113,7 @@ func (x *Participant) GetIdentity() string {
 type PutRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Participant   *Participant           `protobuf:"bytes,1,opt,name=participant,proto3" json:"participant,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"` // for the audit trail, at most 512 bytes
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -152,6 +153,13 @@ func (x *PutRequest) GetParticipant() *Participant {
 		return x.Participant
 	}
 	return nil
+}
+
+func (x *PutRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 type PutResponse struct {
@@ -369,6 +377,7 @@ func (x *ParticipantsListResponse) GetParticipants() []*Participant {
 type DeleteRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"` // for the audit trail, at most 512 bytes
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -406,6 +415,13 @@ func (*DeleteRequest) Descriptor() ([]byte, []int) {
 func (x *DeleteRequest) GetName() string {
 	if x != nil {
 		return x.Name
+	}
+	return ""
+}
+
+func (x *DeleteRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
 	}
 	return ""
 }
@@ -571,10 +587,11 @@ const file_decree_v1_participants_proto_rawDesc = "" +
 	"\n" +
 	"unfinished\x18\x05 \x01(\x04R\n" +
 	"unfinished\x12\x1a\n" +
-	"\bidentity\x18\x06 \x01(\tR\bidentity\"F\n" +
+	"\bidentity\x18\x06 \x01(\tR\bidentity\"^\n" +
 	"\n" +
 	"PutRequest\x128\n" +
-	"\vparticipant\x18\x01 \x01(\v2\x16.decree.v1.ParticipantR\vparticipant\"G\n" +
+	"\vparticipant\x18\x01 \x01(\v2\x16.decree.v1.ParticipantR\vparticipant\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"G\n" +
 	"\vPutResponse\x128\n" +
 	"\vparticipant\x18\x01 \x01(\v2\x16.decree.v1.ParticipantR\vparticipant\",\n" +
 	"\x16ParticipantsGetRequest\x12\x12\n" +
@@ -583,9 +600,10 @@ const file_decree_v1_participants_proto_rawDesc = "" +
 	"\vparticipant\x18\x01 \x01(\v2\x16.decree.v1.ParticipantR\vparticipant\"\x19\n" +
 	"\x17ParticipantsListRequest\"V\n" +
 	"\x18ParticipantsListResponse\x12:\n" +
-	"\fparticipants\x18\x01 \x03(\v2\x16.decree.v1.ParticipantR\fparticipants\"#\n" +
+	"\fparticipants\x18\x01 \x03(\v2\x16.decree.v1.ParticipantR\fparticipants\";\n" +
 	"\rDeleteRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"\x10\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x10\n" +
 	"\x0eDeleteResponse\"\"\n" +
 	"\fCheckRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"{\n" +

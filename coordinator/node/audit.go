@@ -1,0 +1,34 @@
+package node
+
+import (
+	"context"
+
+	"github.com/decree-tx/decree/fsm"
+)
+
+// Note puts an operator's action on the record that is not the log's to carry out, such as
+// a change of the membership, and blocks until the record is applied here. Call it before
+// the action, on the leader. Errors are those of a coordinator.Log.
+func (n *Node) Note(ctx context.Context, by fsm.Operator, action, target, detail string) error {
+	c := n.audited(fsm.Audited{Who: by.Who, Why: by.Why, Action: action, Target: target, Detail: detail})
+	if c == nil {
+		return nil
+	}
+	_, err := n.register(ctx, c)
+	return err
+}
+
+// audited is the command that puts an action on the record. Where there is no trail yet,
+// in the middle of an upgrade, or nobody to be named, it is the bare action, which may be
+// none: what operators could do before there was a trail they can do meanwhile.
+func (n *Node) audited(a fsm.Audited) fsm.Command {
+	if a.Who == "" {
+		return a.Command
+	}
+	if n.Machine.Level() < fsm.LevelAudit {
+		n.logger.Warn("not on the audit trail, for not all nodes are upgraded", "who", a.Who, "action", a.Action,
+			"target", a.Target, "detail", a.Detail, "why", a.Why)
+		return a.Command
+	}
+	return a
+}

@@ -1,0 +1,41 @@
+package client
+
+import (
+	"context"
+
+	"google.golang.org/grpc"
+
+	decreev1 "github.com/decree-tx/decree/transport/api/decree/v1"
+)
+
+// reasonKey is where a context has the reason of an operator.
+type reasonKey struct{}
+
+// Because makes operators' calls with the context say why they are made, for the audit
+// trail: at most 512 bytes. The calls are PutParticipant, DeleteParticipant, AddNode,
+// RemoveNode and TransferLeadership.
+func Because(ctx context.Context, reason string) context.Context {
+	return context.WithValue(ctx, reasonKey{}, reason)
+}
+
+func because(ctx context.Context) string {
+	reason, _ := ctx.Value(reasonKey{}).(string)
+	return text(reason)
+}
+
+// AuditPage is a part of the audit trail, the youngest record first.
+type AuditPage struct {
+	Records []*decreev1.AuditRecord
+	// Next is what Audit is to be asked for as before, for older records; 0 when there are
+	// none.
+	Next uint64
+}
+
+// Audit shows what operators did, as a node has applied it: at most limit records (100
+// where 0, 1000 in any case) with a number above after and, unless before is 0, below it.
+func (c *Client) Audit(ctx context.Context, after, before uint64, limit uint32) (AuditPage, error) {
+	answer, err := do(ctx, c, &call{mode: read}, func(ctx context.Context, conn *grpc.ClientConn) (*decreev1.ListAuditResponse, error) {
+		return decreev1.NewOperationsClient(conn).ListAudit(ctx, &decreev1.ListAuditRequest{After: after, Before: before, PageSize: limit})
+	})
+	return AuditPage{Records: answer.GetRecords(), Next: answer.GetNextBefore()}, err
+}

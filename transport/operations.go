@@ -1,0 +1,59 @@
+package transport
+
+import (
+	"cmp"
+	"context"
+
+	"github.com/decree-tx/decree/fsm"
+	decreev1 "github.com/decree-tx/decree/transport/api/decree/v1"
+)
+
+// operations is decree.v1.Operations.
+type operations struct {
+	decreev1.UnimplementedOperationsServer
+	*Server
+}
+
+// anonymous is who acts where callers are not asked who they are.
+const anonymous = "anonymous"
+
+// operatorOf is who makes a call, for the audit trail: the one place that says so.
+func operatorOf(ctx context.Context, why string) fsm.Operator {
+	return fsm.Operator{Who: cmp.Or(callerOf(ctx).String(), anonymous), Why: why}
+}
+
+// onRecord carries out an action that is not the log's, after it is on the record, and
+// records as well that it failed. A failure that can't be recorded, for this node may have
+// ceased to lead, is the caller's to know.
+func (s *Server) onRecord(ctx context.Context, action, target, detail, why string, do func() error) error {
+	by := operatorOf(ctx, why)
+	if err := s.cfg.Registrar.Note(ctx, by, action, target, detail); err != nil {
+		return err
+	}
+	err := do()
+	if err != nil && s.cfg.Coordinator.Leads() {
+		said := message(err)
+		s.cfg.Registrar.Note(ctx, by, action+": failed", target, said[:min(len(said), fsm.MaxAuditText)]) //nolint:errcheck // as said
+	}
+	return err
+}
+
+// ListAudit implements the RPC.
+func (s *operations) ListAudit(_ context.Context, req *decreev1.ListAuditRequest) (*decreev1.ListAuditResponse, error) {
+	page, more := s.cfg.Machine.Trail(req.GetAfter(), req.GetBefore(), int(min(req.GetPageSize(), maxPage)))
+	answer := &decreev1.ListAuditResponse{}
+	for _, r := range page {
+		answer.Records = append(answer.Records, auditMessage(r))
+	}
+	if more {
+		answer.NextBefore = page[len(page)-1].Number
+	}
+	return answer, nil
+}
+
+func auditMessage(r fsm.Audit) *decreev1.AuditRecord {
+	return &decreev1.AuditRecord{
+		Number: r.Number, Index: r.Index, Epoch: r.Epoch, Time: timeMessage(r.At), Who: r.Who,
+		Action: r.Action, Target: r.Target, Detail: r.Detail, Reason: r.Why, Refused: r.Refused,
+	}
+}
