@@ -163,6 +163,8 @@ func TestUsage(t *testing.T) {
 		{[]string{"participant", "put", "x", "--driver", "postgres", "--dsn", "env:X", "--config", `{"dsn":"env:Y"}`}, `--config has "dsn", and a flag too`},
 		{[]string{"participant", "put", "x", "--driver", "postgres", "--dsn", "env:X", "--catalogue", "[]"}, "--catalogue: want a JSON object"},
 		{[]string{"participant", "put", "x", "--url", "https://a", "--target", "a:1"}, "none of the others can be"},
+		{[]string{"cluster", "status", "--watch", "--interval", "1ms"}, "--interval 1ms: must be at least 100ms"},
+		{[]string{"cluster", "status", "--watch", "-q"}, "none of the others can be"},
 		{[]string{"cluster", "add", "n4"}, "missing RAFT-ADDRESS"},
 	}
 	for _, tt := range tests {

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/proto"
@@ -76,39 +77,60 @@ func (p *program) done(answer proto.Message, format string, args ...any) error {
 type nodeView struct {
 	endpoint string
 	status   *decreev1.StatusResponse
+	live     *decreev1.View // where it was looked at
 	err      error
 }
 
 var errNoLeader = errors.New("no leader is known")
 
 func (p *program) clusterStatusCommand() *cobra.Command {
-	var quiet bool
+	var quiet, watch bool
+	var interval time.Duration
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "show every node as it sees itself, and who leads",
-		Long:  "Asks every endpoint. The exit code is 6 when none knows a leader.",
-		Args:  cobra.NoArgs,
-		RunE: p.connected(func(ctx context.Context, c *client.Client, _ []string) error {
-			views := p.askAll(ctx, c)
-			best := bestView(views)
-			switch {
-			case p.out.format == formatJSON:
-				if err := p.statusJSON(best, views); err != nil {
-					return err
-				}
-			case quiet && best.GetLeader() != "":
-				p.out.linef("%s", best.GetLeader())
-			case !quiet:
-				p.statusTables(best, views)
-			}
-			if best.GetLeader() == "" {
-				return noLeader(views)
-			}
-			return nil
-		}),
+		Long: `Asks every endpoint. The exit code is 6 when none knows a leader.
+
+With --watch it goes on until it is stopped: a terminal is redrawn, with the rate of
+decisions, how far each node is behind and what each participant has before it; elsewhere
+a line, or with -o json an object, follows the other.`,
+		Example: "  decree cluster status\n  decree cluster status --watch\n  decree cluster status --watch --interval 10s >> status.log",
+		Args:    cobra.NoArgs,
+	}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if watch {
+			return p.attached(func(ctx context.Context, c *client.Client, _ []string) error {
+				return p.watchCluster(ctx, c, interval)
+			})(cmd, args)
+		}
+		return p.connected(func(ctx context.Context, c *client.Client, _ []string) error {
+			return p.clusterStatus(ctx, c, quiet)
+		})(cmd, args)
 	}
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "print the leader's id only")
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "go on until stopped")
+	cmd.Flags().DurationVar(&interval, "interval", defaultWatchInterval, "with --watch, look once in each `interval`")
+	cmd.MarkFlagsMutuallyExclusive("quiet", "watch")
 	return cmd
+}
+
+func (p *program) clusterStatus(ctx context.Context, c *client.Client, quiet bool) error {
+	views := p.askAll(ctx, c)
+	best := bestView(views)
+	switch {
+	case p.out.format == formatJSON:
+		if err := p.statusJSON(best, views); err != nil {
+			return err
+		}
+	case quiet && best.GetLeader() != "":
+		p.out.linef("%s", best.GetLeader())
+	case !quiet:
+		p.statusTables(best, views)
+	}
+	if best.GetLeader() == "" {
+		return noLeader(views)
+	}
+	return nil
 }
 
 // askAll asks the nodes side by side: one that hangs must not hide the others.
@@ -118,7 +140,7 @@ func (p *program) askAll(ctx context.Context, c *client.Client) []nodeView {
 	for i, endpoint := range p.dial.endpoints {
 		asked.Go(func() {
 			status, err := c.NodeStatus(ctx, endpoint)
-			views[i] = nodeView{endpoint, status, err}
+			views[i] = nodeView{endpoint: endpoint, status: status, err: err}
 		})
 	}
 	asked.Wait()
@@ -265,6 +287,7 @@ func (p *program) statusJSON(best *decreev1.StatusResponse, views []nodeView) er
 		Endpoint string          `json:"endpoint"`
 		Error    string          `json:"error,omitempty"`
 		Status   json.RawMessage `json:"status,omitempty"`
+		Live     json.RawMessage `json:"live,omitempty"`
 	}
 	report := struct {
 		Cluster string     `json:"cluster"`
@@ -282,6 +305,15 @@ func (p *program) statusJSON(best *decreev1.StatusResponse, views []nodeView) er
 				return err
 			}
 			node.Status = status
+		}
+		if v.err == nil && v.live != nil {
+			without := proto.CloneOf(v.live)
+			without.Status = nil // it stands beside it
+			live, err := apiJSON.Marshal(without)
+			if err != nil {
+				return err
+			}
+			node.Live = live
 		}
 		report.Nodes = append(report.Nodes, node)
 	}

@@ -31,6 +31,7 @@ type fakeNode struct {
 	list        []*decreev1.Transaction
 	events      []*decreev1.Transaction
 	status      *decreev1.StatusResponse
+	live        *decreev1.View // nil: of a version without
 	check       *decreev1.CheckResponse
 
 	mu       sync.Mutex
@@ -160,6 +161,7 @@ func (f *fakeNode) serve(t *testing.T) (endpoint string) {
 	decreev1.RegisterTransactionsServer(s, fakeTransactions{fakeNode: f})
 	decreev1.RegisterParticipantsServer(s, fakeParticipants{fakeNode: f})
 	decreev1.RegisterClusterServer(s, fakeCluster{fakeNode: f})
+	decreev1.RegisterLiveServer(s, fakeLive{fakeNode: f})
 	decreev1.RegisterTimelinesServer(s, fakeTimelines{fakeNode: f})
 	alive := health.NewServer()
 	alive.SetServingStatus("decree.leader", healthv1.HealthCheckResponse_SERVING)

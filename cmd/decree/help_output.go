@@ -20,7 +20,8 @@ One object on one line, unless it says otherwise:
   participant list       {participants: [Participant]}
   participant check      {reachable, error, recovers, prepared}
   cluster status         {cluster, leader, epoch, nodes: [{endpoint, error? or status}]};
-                         with --watch one such object a line
+                         with --watch such an object a line, and in each node live, a
+                         View (live.proto)
   version                {version, revision?, time?, modified?, go, platform, nodes?, mixed?}
   config print           {settings: [{name, value, source, place?}]}
   config check           {ok, problems: [{setting?, place?, problem}]}

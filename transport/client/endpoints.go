@@ -265,12 +265,19 @@ type unreachableError struct {
 
 func (e *unreachableError) Error() string {
 	if e.why != "" {
-		return fmt.Sprintf("cannot connect to %s: %s", e.address, e.why)
+		return fmt.Sprintf("cannot connect to %s: %s", e.address, plainly(e.why, e.address))
 	}
 	return fmt.Sprintf("cannot connect to %s (%s)", e.address, e.state)
 }
 
 func (e *unreachableError) Unwrap() error { return e.err }
+
+// plainly leaves out what gRPC and net say before the cause: that they dialled, and whom.
+func plainly(why, address string) string {
+	why = strings.Trim(why, `"`)
+	why = strings.TrimPrefix(why, "transport: Error while dialing: ")
+	return strings.TrimPrefix(why, "dial tcp "+address+": ")
+}
 
 // sleep returns after d or when ctx ends, whichever is first.
 func sleep(ctx context.Context, d time.Duration) {
