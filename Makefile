@@ -8,7 +8,7 @@ BIN     := bin/decree
 TIMEOUT ?= 20m
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-short test-fast costs databases failovers sim model fuzz mutants scale lint generate check-generated demo bank bank-chaos chaos bench clean ci
+.PHONY: help monitoring build test test-short test-fast costs databases failovers sim model fuzz mutants scale lint generate check-generated demo bank bank-chaos chaos bench clean ci
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ mutants: ## break the protocol on purpose, one bug at a time, and print what cat
 
 scale: ## test the simulation of several Raft groups, and print its tables
 	$(GO) test -C scripts/scale . && $(GO) run -C scripts/scale . $(SCALE)
+
+monitoring: ## check the alerts, and what fires them, with promtool
+	scripts/monitoring.sh
 
 lint: ## gofmt, go vet, staticcheck, tidiness, shellcheck
 	scripts/lint.sh
