@@ -1,7 +1,7 @@
 // What an operator does: each after signing in, where the node asks who calls, and after
 // typing what it is done to.
 
-import { get, send, session } from "./api.js";
+import { get, query, send, session } from "./api.js";
 import { h } from "./dom.js";
 
 // access is whether this node asks who calls.
@@ -78,6 +78,7 @@ function confirm(title, told, typed, label, act, extra = []) {
   }, true);
 }
 
+const because = (form) => query({ reason: form.elements.reason.value });
 const reason = () => h("label", {}, "Reason, for the record", h("input", { name: "reason", autocomplete: "off", maxlength: 400, required: true }));
 
 export const abort = (tx) => confirm("Abort this transaction",
@@ -86,15 +87,15 @@ export const abort = (tx) => confirm("Abort this transaction",
 
 export const removeParticipant = (name) => confirm("Remove a participant",
   ["No new transaction can name it. It is refused while an unfinished transaction touches it."], name, "Remove it",
-  () => send("DELETE", `/v1/participants/${encodeURIComponent(name)}`));
+  (form) => send("DELETE", `/v1/participants/${encodeURIComponent(name)}${because(form)}`), [reason()]);
 
 export const handOver = (to) => confirm("Transfer leadership",
   ["Transactions under way go on under the next leader; clients wait some milliseconds."], to, "Hand over",
-  () => send("POST", "/v1/cluster:transferLeadership", { id: to }));
+  (form) => send("POST", "/v1/cluster:transferLeadership", { id: to, reason: form.elements.reason.value }), [reason()]);
 
 export const removeNode = (id) => confirm("Remove a node",
   ["It leaves the cluster for good: to return, it needs a new id and an empty directory."], id, "Remove it",
-  () => send("DELETE", `/v1/cluster/nodes/${encodeURIComponent(id)}`));
+  (form) => send("DELETE", `/v1/cluster/nodes/${encodeURIComponent(id)}${because(form)}`), [reason()]);
 
 export const check = (name) => send("POST", `/v1/participants/${encodeURIComponent(name)}:check`, {});
 

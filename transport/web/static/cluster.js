@@ -1,5 +1,6 @@
 // The nodes: who leads, how far each has come, and what room its disk has.
 
+import { get } from "./api.js";
 import { handOver, operator, removeNode } from "./actions.js";
 import { bytes, clock, count, day, h, show, time } from "./dom.js";
 import { live } from "./live.js";
@@ -7,7 +8,9 @@ import { live } from "./live.js";
 export function cluster(main, signal) {
   const told = h("p", { class: "led dim" });
   const box = h("section", { class: "grid" });
-  show(main, h("div", { class: "head" }, h("h1", {}, "Cluster"), told), box);
+  const trail = h("section", { class: "card", hidden: true });
+  show(main, h("div", { class: "head" }, h("h1", {}, "Cluster"), told), box, trail);
+  keepTrail(trail, signal);
   let before = "";
   live.subscribe(() => {
     const own = live.own;
@@ -41,4 +44,22 @@ function card(v, own, leader) {
     leader && h("div", { class: "row" },
       !v.leading && !v.error && role === "follower" && operator("Make it lead…", () => handOver(v.node), { id: `lead-${v.node}` }),
       !v.leading && operator("Remove…", () => removeNode(v.node), { class: "danger-quiet", id: `remove-${v.node}` })));
+}
+
+const TRAIL = 5000;
+
+// keepTrail shows what operators did last, to who may see it.
+async function keepTrail(trail, signal) {
+  try {
+    const { records } = await get("/v1/audit?page_size=20", { signal });
+    trail.hidden = records.length === 0;
+    show(trail, h("h2", {}, "What operators did"), h("div", { class: "scroll" }, h("table", { class: "cards" },
+      h("thead", {}, h("tr", {}, ["When", "Who", "What", "Reason"].map((x) => h("th", { scope: "col" }, x)))),
+      h("tbody", {}, records.map((r) => h("tr", {},
+        h("td", { data: { label: "When" } }, h("span", {}, `${day(time(r.time))} ${clock(time(r.time)).slice(0, 8)}`)),
+        h("td", { data: { label: "Who" } }, r.who || "not known"),
+        h("td", { data: { label: "What" } }, h("strong", {}, r.action), " ", r.target, r.refused && h("div", { class: "detail bad" }, "refused")),
+        h("td", { data: { label: "Reason" } }, r.reason || h("span", { class: "dim" }, "none"))))))));
+  } catch { /* not for this reader, or the banner says it */ }
+  if (!signal.aborted) setTimeout(() => keepTrail(trail, signal), TRAIL);
 }

@@ -2,7 +2,7 @@
 
 import { get } from "./api.js";
 import { check, operator, removeParticipant } from "./actions.js";
-import { count, duration, h, show, span, time } from "./dom.js";
+import { clock, count, duration, h, show, span, time } from "./dom.js";
 import { live } from "./live.js";
 
 const PACE = 3000;
@@ -11,6 +11,7 @@ export function participants(main, signal) {
   const box = h("section", { class: "grid" });
   show(main, h("div", { class: "head" }, h("h1", {}, "Participants")), box);
   let all = [];
+  let before = ""; // what is shown: what has not changed is left alone
   const checks = new Map(); // what a check told, by name
 
   function render() {
@@ -20,12 +21,15 @@ export function participants(main, signal) {
       show(box, h("p", { class: "empty" }, "No participant is registered. Register one: ", h("code", {}, "decree participant put NAME --target ADDRESS")));
       return;
     }
+    const now = JSON.stringify([all, lead?.loads, [...checks]]);
+    if (now === before) return;
+    before = now;
     const focus = document.activeElement?.id;
-    show(box, all.map((p) => card(p, loads.get(p.name), lead)));
+    show(box, all.map((p) => card(p, loads.get(p.name))));
     if (focus) document.getElementById(focus)?.focus();
   }
 
-  function card(p, l, lead) {
+  function card(p, l) {
     const health = !l ? ["idle", "no call yet"] : l.down ? ["bad", "down"] : l.failures > 0 ? ["warn", "failing"] : ["good", "well"];
     const told = checks.get(p.name);
     const fact = (k, v, more) => h("div", {}, h("dt", {}, k), h("dd", {}, v, more && h("small", {}, ` ${more}`)));
@@ -33,11 +37,11 @@ export function participants(main, signal) {
       h("div", { class: "head" }, h("h2", {}, h("span", { class: `dot ${health[0]}` }), p.name), h("span", { class: "tag" }, p.driver)),
       h("p", { class: "dim" }, health[1], l?.failures ? `: ${count(l.failures)} deliveries failed since the last that did not` : ""),
       h("dl", { class: "facts" },
-        fact("unfinished", h("a", { href: `#/tx?state=unfinished&at=${encodeURIComponent(p.name)}` }, count(p.unfinished))),
+        fact("unfinished", h("a", { id: `open-${p.name}`, href: `#/tx?state=unfinished&at=${encodeURIComponent(p.name)}` }, count(p.unfinished))),
         l && fact("prepares", count(l.preparing), l.prepares_waiting ? `+ ${count(l.prepares_waiting)} waiting` : ""),
         l && fact("deliveries", count(l.delivering), l.deliveries_waiting ? `+ ${count(l.deliveries_waiting)} waiting` : ""),
         l?.pace && fact("prepare takes", span(duration(l.pace))),
-        l?.scanned && fact("orphans", count(l.orphans), `${span(Math.max(0, (time(lead.status.cluster_time) ?? 0) - time(l.scanned)))} ago`)),
+        l?.scanned && fact("orphans", count(l.orphans), `at ${clock(time(l.scanned)).slice(0, 8)}`)),
       told && h("p", { class: `told ${told.reachable ? "" : "bad"}`, role: "status" }, told.reachable
         ? `Reached. ${told.recovers ? `It holds ${count(told.prepared)} prepared.` : "It cannot list what it holds prepared."}` : `Not reached: ${told.error}`),
       h("div", { class: "row" },
