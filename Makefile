@@ -8,7 +8,7 @@ BIN     := bin/decree
 TIMEOUT ?= 20m
 
 .DEFAULT_GOAL := help
-.PHONY: help monitoring build test test-short test-fast costs databases failovers sim model fuzz mutants scale lint generate check-generated demo bank bank-chaos chaos bench clean ci
+.PHONY: help monitoring build test test-short test-fast costs databases failovers sim model fuzz mutants scale lint generate check-generated demo bank bank-chaos chaos bench page-test screenshots clean ci
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,14 @@ chaos: ## break real processes at every step of the protocol until 500 leaders f
 
 bench: build ## measure the goals for decree's speed on this machine, ten quiet minutes of it
 	$(BIN) bench suite $(BENCH)
+
+page-test: build ## use the page in a real Chromium, against three real nodes
+	scripts/chromium.sh
+	$(GO) test -C scripts/page -count 1 -timeout 15m $(PAGE) .
+
+screenshots: build ## take the README's pictures of the page, of three real nodes at work
+	scripts/chromium.sh
+	$(GO) test -C scripts/page -count 1 -timeout 15m -run '^TestScreenshots$$' . -args -screenshots $(CURDIR)/transport/web/screenshots
 
 ci: ## what CI runs
 	.ci/run

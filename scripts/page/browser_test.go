@@ -49,7 +49,8 @@ func newBrowser(t testing.TB) context.Context {
 		chromedp.Flag("force-color-profile", "srgb"), chromedp.Flag("hide-scrollbars", false))
 	ctx, cancel := chromedp.NewExecAllocator(context.Background(), options...)
 	t.Cleanup(cancel)
-	ctx, cancel = chromedp.NewContext(ctx)
+	quiet := func(string, ...any) {} // it complains of events that are newer than it
+	ctx, cancel = chromedp.NewContext(ctx, chromedp.WithErrorf(quiet))
 	t.Cleanup(cancel)
 	if err := chromedp.Run(ctx); err != nil {
 		t.Fatalf("start %s: %v", path, err)
@@ -164,7 +165,7 @@ func (p *tab) eval(script string) any {
 // wants waits until something holds in the page, as a script says it.
 func (p *tab) wants(what, script string) {
 	p.t.Helper()
-	end := time.Now().Add(patience)
+	end := time.Now().Add(patience / 2)
 	for p.eval("Boolean("+script+")") != true {
 		if time.Now().After(end) {
 			p.t.Fatalf("waited in vain for %s (%s); the page says: %.1500s", what, script, p.text("body"))
@@ -204,6 +205,7 @@ const (
 	escape = kb.Escape
 	enter  = kb.Enter
 	tabKey = kb.Tab
+	end    = kb.End
 )
 
 // newTxID makes a UUIDv7 of this moment.
@@ -219,3 +221,9 @@ func newTxID() string {
 	h := hex.EncodeToString(id[:])
 	return strings.Join([]string{h[:8], h[8:12], h[12:16], h[16:20], h[20:]}, "-")
 }
+
+// ctx is a browser.
+type ctx = context.Context
+
+// awaited waits for a promise's value.
+func awaited(p *runtime.EvaluateParams) *runtime.EvaluateParams { return p.WithAwaitPromise(true) }

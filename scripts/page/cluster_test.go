@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -82,11 +83,16 @@ func (x *trio) launch(n *node) {
 	if err != nil {
 		x.t.Fatal(err)
 	}
-	n.process.Stdout, n.process.Stderr = log, log
+	n.process.Stdout, n.process.Stderr, n.process.Env = log, log, environment()
 	if err := n.process.Start(); err != nil {
 		x.t.Fatal(err)
 	}
 	log.Close()
+}
+
+// environment is this process's without settings of decree's.
+func environment() []string {
+	return slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "DECREE_") })
 }
 
 func (x *trio) stop() {
@@ -127,7 +133,7 @@ func (x *trio) try(args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, x.bin, args...)
-	cmd.Env = append(os.Environ(), "DECREE_ENDPOINTS="+x.endpoints())
+	cmd.Env = append(environment(), "DECREE_ENDPOINTS="+x.endpoints())
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }
