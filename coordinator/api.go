@@ -25,6 +25,7 @@ type Submission struct {
 	Branches []txn.Branch  // made by txn.NewBranch
 	Timeout  time.Duration // 0 means Config.DefaultTimeout
 	Wait     Wait
+	Owner    txn.Owner // on whose behalf; nobody's where nobody asks
 }
 
 // Result is what a client learns. Decision is Undecided only in answers of

@@ -105,7 +105,8 @@ func (t *term) seal(ctx context.Context, d *drive, votes []txn.BranchVote) error
 // and writes a tombstone for one that the log does not know.
 func (t *term) abort(ctx context.Context, id txn.TxID, why txn.Reason, w Wait) (Result, error) {
 	t.mu.Lock()
-	d, known, err := t.lookup(id)
+	caller := CallerOf(ctx)
+	d, known, err := t.lookupFor(caller, id)
 	if d != nil {
 		t.carry(d, d.Withdraw(why), nil)
 	}
@@ -118,11 +119,20 @@ func (t *term) abort(ctx context.Context, id txn.TxID, why txn.Reason, w Wait) (
 	case !errors.Is(err, txn.ErrUnknown):
 		return Result{}, err
 	}
-	tx, err := t.propose(ctx, txn.Decide{ID: id, Decision: txn.Abort, Reason: why})
+	tx, err := t.tombstone(ctx, caller, id, why)
 	if err != nil {
 		return Result{}, err
 	}
 	return finished(tx), nil
+}
+
+// tombstone aborts what the log does not know. Somebody else's transaction, which may
+// come to be known just now, must not be met by a caller's abort: that is presumed then.
+func (t *term) tombstone(ctx context.Context, c Caller, id txn.TxID, why txn.Reason) (*txn.Transaction, error) {
+	if c != (Caller{}) && !c.All {
+		return t.presume(ctx, id)
+	}
+	return t.propose(ctx, txn.Decide{ID: id, Decision: txn.Abort, Reason: why})
 }
 
 // deliveries copies what is known of the branches under way.

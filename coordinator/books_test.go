@@ -260,7 +260,7 @@ func TestEnlistAfterTheTerm(t *testing.T) {
 			t.Fatal(err)
 		}
 		old := r.c.current()
-		d, _, err := old.find(id)
+		d, _, err := old.findFor(t.Context(), id)
 		if err != nil {
 			t.Fatal(err)
 		}

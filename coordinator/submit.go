@@ -24,7 +24,7 @@ func (c *Coordinator) Submit(ctx context.Context, s Submission) (Result, error) 
 	if err := c.checkSubmission(&s); err != nil {
 		return Result{}, err
 	}
-	stage := txn.Stage{ID: s.ID, Branches: s.Branches, Timeout: s.Timeout}
+	stage := txn.Stage{ID: s.ID, Branches: s.Branches, Timeout: s.Timeout, Owner: s.Owner}
 	d, known, err := t.admit(stage)
 	switch {
 	case err != nil:
@@ -47,7 +47,7 @@ func (c *Coordinator) Begin(ctx context.Context, id txn.TxID, timeout time.Durat
 	if err := c.checkTimeout(&timeout, c.cfg.MaxInteractiveTimeout); err != nil {
 		return nil, err
 	}
-	d, tx, err := t.admit(txn.Stage{ID: id, Interactive: true, Timeout: timeout})
+	d, tx, err := t.admit(txn.Stage{ID: id, Interactive: true, Timeout: timeout, Owner: CallerOf(ctx).Owner})
 	if d != nil && err == nil {
 		tx, err = t.awaitStaged(ctx, d)
 	}
@@ -73,7 +73,7 @@ func (c *Coordinator) Enlist(ctx context.Context, id txn.TxID, b txn.Branch) (*t
 	if err := c.checkBranch(b); err != nil {
 		return nil, err
 	}
-	d, known, err := t.find(id)
+	d, known, err := t.findFor(ctx, id)
 	switch {
 	case err != nil:
 		return nil, err
@@ -94,7 +94,7 @@ func (c *Coordinator) Commit(ctx context.Context, id txn.TxID, votes []txn.Branc
 	if t == nil {
 		return Result{}, ErrNotLeader
 	}
-	d, known, err := t.find(id)
+	d, known, err := t.findFor(ctx, id)
 	switch {
 	case err != nil:
 		return Result{}, err
@@ -143,7 +143,7 @@ func (c *Coordinator) Inquire(ctx context.Context, id txn.TxID) (Result, error) 
 	if err := c.log.Barrier(ctx); err != nil {
 		return Result{}, err
 	}
-	d, known, err := t.find(id)
+	d, known, err := t.findFor(ctx, id)
 	switch {
 	case known != nil:
 		return finished(known), nil
@@ -153,8 +153,18 @@ func (c *Coordinator) Inquire(ctx context.Context, id txn.TxID) (Result, error) 
 	case !errors.Is(err, txn.ErrUnknown):
 		return Result{}, err
 	}
-	tx, err := t.propose(ctx, txn.Presume{ID: id})
+	tx, err := t.presume(ctx, id)
 	return Result{Transaction: tx, Delivered: err == nil && tx.State.Finished()}, err
+}
+
+// presume writes the abort of a transaction that the log does not know. Where it has
+// come to know it meanwhile nothing is written, and the caller is told what is theirs.
+func (t *term) presume(ctx context.Context, id txn.TxID) (*txn.Transaction, error) {
+	tx, err := t.propose(ctx, txn.Presume{ID: id})
+	if err == nil && !CallerOf(ctx).Sees(tx) {
+		return nil, ErrNotTheirs
+	}
+	return tx, err
 }
 
 // finished answers from the state of a transaction that is no longer driven.

@@ -121,7 +121,7 @@ func (t *term) admit(s txn.Stage) (d *drive, known *txn.Transaction, err error) 
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if d, known, err = t.lookup(s.ID); !errors.Is(err, txn.ErrUnknown) {
-		return d, known, t.checkSame(d, known, print, err)
+		return d, known, t.checkSame(d, known, s.Owner, print, err)
 	}
 	if err := t.admissible(s); err != nil {
 		t.cfg.Meter.Refused(err)
@@ -131,14 +131,15 @@ func (t *term) admit(s txn.Stage) (d *drive, known *txn.Transaction, err error) 
 	return t.begin(s), nil, nil
 }
 
-// checkSame refuses a txid that was used with other content. A tombstone has no
-// content: it answers every submission with its abort.
-func (t *term) checkSame(d *drive, known *txn.Transaction, print txn.Fingerprint, err error) error {
+// checkSame refuses a txid that was used with other content, or by another. A tombstone
+// has no content, and nobody's: it answers every submission with its abort.
+func (t *term) checkSame(d *drive, known *txn.Transaction, by txn.Owner, print txn.Fingerprint, err error) error {
 	switch {
 	case err != nil:
 		return err
-	case known != nil && !known.Tombstone() && known.Fingerprint != print,
-		d != nil && !d.Same(print):
+	case known != nil && !known.Tombstone() && (known.Fingerprint != print || known.Owner.Foreign(by)),
+		d != nil && !d.Same(print),
+		d != nil && !d.Tombstone() && d.Owner().Foreign(by):
 		return txn.ErrContentMismatch
 	}
 	return nil
@@ -193,13 +194,6 @@ func (t *term) admissibleAt(participant string) error {
 		return &BusyError{What: fmt.Sprintf("too many unfinished transactions at %q", participant), RetryAfter: 2 * time.Second}
 	}
 	return nil
-}
-
-// find is lookup with the lock taken.
-func (t *term) find(id txn.TxID) (*drive, *txn.Transaction, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.lookup(id)
 }
 
 // lookup finds a transaction that is driven, or else finished; mu is held. The

@@ -297,7 +297,7 @@ func (c *Coordinator) Arbitrate(ctx context.Context, ids []txn.TxID, d txn.Decis
 			return decided, fmt.Errorf("transaction %s: %w", id, err)
 		}
 		t.logger.Warn("an operator has decided a transaction", "txid", id, "decision", tx.Decision(), "detail", detail)
-		if _, _, err := t.find(id); err != nil { // drives what is owed from here on
+		if _, _, err := t.findFor(ctx, id); err != nil { // drives what is owed from here on
 			return decided, err
 		}
 		unknown = unknown || tx.Tombstone()

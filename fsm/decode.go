@@ -155,12 +155,22 @@ func stageFromProto(pb *fsmpb.Stage) (c txn.Stage, err error) {
 	if c.Branches, err = newBranchesFromProto(pb.Branches); err != nil {
 		return c, err
 	}
+	if c.Owner, err = ownerFromProto(pb.Owner); err != nil {
+		return c, err
+	}
 	for i, b := range c.Branches {
 		if b.External {
 			return c, fmt.Errorf("branch %d: an external branch can't be staged, only enlisted", i+1)
 		}
 	}
 	return c, nil
+}
+
+func ownerFromProto(name string) (txn.Owner, error) {
+	if name == "" {
+		return txn.Owner{}, nil
+	}
+	return txn.OwnerOf(name), checkName("owner", name)
 }
 
 func enlistFromProto(pb *fsmpb.Enlist) (c txn.Enlist, err error) {

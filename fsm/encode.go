@@ -18,6 +18,7 @@ func commandToProto(c Command) (*fsmpb.Command, error) {
 	case txn.Stage:
 		return &fsmpb.Command{Kind: &fsmpb.Command_Stage{Stage: &fsmpb.Stage{
 			Txid: c.ID[:], Interactive: c.Interactive, Branches: branchesToProto(c.Branches), Timeout: int64(c.Timeout),
+			Owner: c.Owner.String(),
 		}}}, nil
 	case txn.Enlist:
 		return &fsmpb.Command{Kind: &fsmpb.Command_Enlist{Enlist: &fsmpb.Enlist{Txid: c.ID[:], Branch: branchToProto(c.Branch)}}}, nil

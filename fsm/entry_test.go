@@ -31,6 +31,7 @@ func everyCommand() []Command {
 	return []Command{
 		txn.Stage{ID: someID, Branches: []txn.Branch{txn.NewBranch("bank", []byte("-10")), txn.NewBranch("shop", nil)}, Timeout: time.Minute},
 		txn.Stage{ID: someID, Interactive: true, Timeout: MaxTimeout},
+		txn.Stage{ID: someID, Interactive: true, Timeout: time.Minute, Owner: txn.OwnerOf("client/web")},
 		txn.Enlist{ID: someID, Branch: external},
 		txn.Prepare{ID: someID, Votes: []txn.BranchVote{{Branch: 1, Vote: txn.VoteCommit}, {Branch: txn.MaxBranches, Vote: txn.VoteNone}}},
 		txn.Decide{ID: someID, Decision: txn.Commit, ReadOnly: []int{1, 2}},
@@ -124,6 +125,8 @@ func TestBadCommandsAreNeverProposed(t *testing.T) {
 		"prepare, no txid":    {txn.Prepare{}, "not version 7"},
 		"decide, no txid":     {txn.Decide{}, "not version 7"},
 		"ack, no txid":        {txn.Acknowledge{}, "not version 7"},
+		"a long owner":        {txn.Stage{ID: someID, Owner: txn.OwnerOf(long)}, "owner"},
+		"a broken owner":      {txn.Stage{ID: someID, Owner: txn.OwnerOf("\xff")}, "owner"},
 		"negative timeout":    {txn.Stage{ID: someID, Timeout: -1}, "timeout"},
 		"absurd timeout":      {txn.Stage{ID: someID, Timeout: MaxTimeout + 1}, "timeout"},
 		"too many branches":   {stage(many...), "257 branches"},

@@ -211,6 +211,7 @@ func (j *journal) anyCommand(t *rapid.T) Command {
 	switch rapid.IntRange(0, 10).Draw(t, "command") {
 	case 0, 1:
 		c := txn.Stage{ID: id, Interactive: rapid.Bool().Draw(t, "interactive"), Timeout: time.Minute}
+		c.Owner = txn.OwnerOf(rapid.SampledFrom([]string{"", "client/web", "client/shop"}).Draw(t, "owner"))
 		if !c.Interactive {
 			c.Branches = anyBranches(t)
 		}

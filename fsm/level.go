@@ -38,9 +38,11 @@ const (
 	LevelRestore Level = 3
 	// LevelAudit brings the audit trail: Audited, and its records in snapshots.
 	LevelAudit Level = 4
+	// LevelOwner brings who began a transaction: Stage's owner.
+	LevelOwner Level = 5
 
 	// Newest is this binary's.
-	Newest = LevelAudit
+	Newest = LevelOwner
 )
 
 // ErrLevel is wrapped where a command needs a higher level than the cluster has.
@@ -61,6 +63,11 @@ func NeededLevel(c Command) Level {
 		return LevelRestore
 	case Audited:
 		return max(LevelAudit, NeededLevel(c.Command))
+	case txn.Stage:
+		if c.Owner.Known() {
+			return LevelOwner
+		}
+		return LevelFirst
 	default:
 		return LevelFirst
 	}

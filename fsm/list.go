@@ -20,6 +20,7 @@ type Query struct {
 	States      []txn.State // none means every state
 	Participant string      // only with a branch there
 	Damaged     bool        // only with a heuristic branch
+	Owner       txn.Owner   // only what this one began; nobody selects all
 	// Before is an exclusive cursor: only ids below it. Zero means from the
 	// youngest.
 	Before txn.TxID
@@ -59,6 +60,8 @@ func (q Query) selects(t *txn.Transaction) bool {
 	case len(q.States) > 0 && !slices.Contains(q.States, t.State):
 		return false
 	case q.Participant != "" && t.Branch(q.Participant) == 0:
+		return false
+	case q.Owner.Known() && t.Owner != q.Owner:
 		return false
 	case q.Damaged && t.Damage() == txn.ReceiptNone:
 		return false

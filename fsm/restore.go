@@ -119,6 +119,9 @@ func fillTransaction(t *txn.Transaction, pb *fsmpb.Transaction) (err error) {
 	if t.Reason, err = reasonFromProto(pb.Reason); err != nil {
 		return err
 	}
+	if t.Owner, err = ownerFromProto(pb.Owner); err != nil {
+		return err
+	}
 	for _, s := range []struct {
 		to   *txn.Stamp
 		from *fsmpb.Stamp

@@ -29,6 +29,7 @@ const (
 	tagInteractive   = 2<<3 | varint // of Stage
 	tagBranches      = 3<<3 | length
 	tagTimeout       = 4<<3 | varint
+	tagOwner         = 5<<3 | length
 	tagDecision      = 2<<3 | varint // of Decide
 	tagDecideReason  = 3<<3 | length
 	tagReadOnly      = 4<<3 | length // packed
@@ -61,6 +62,7 @@ const (
 	tagStaged            = 8<<3 | length
 	tagDecided           = 9<<3 | length
 	tagFinished          = 10<<3 | length
+	tagTransactionOwner  = 11<<3 | length
 
 	varint = uint64(protowire.VarintType)
 	length = uint64(protowire.BytesType)
@@ -147,14 +149,16 @@ func appendFrequent(b []byte, c Command) []byte {
 const sizeTxid = 2 + len(txn.TxID{})
 
 func stageSize(c txn.Stage) int {
-	return sizeTxid + sizeBool(c.Interactive) + sizeBranches(c.Branches) + sizeUint(uint64(c.Timeout))
+	return sizeTxid + sizeBool(c.Interactive) + sizeBranches(c.Branches) + sizeUint(uint64(c.Timeout)) +
+		sizeText(len(c.Owner.String()))
 }
 
 func appendStage(b []byte, c txn.Stage) []byte {
 	b = appendText(b, tagTxid, c.ID[:])
 	b = appendBool(b, tagInteractive, c.Interactive)
 	b = appendBranches(b, tagBranches, c.Branches)
-	return appendUint(b, tagTimeout, uint64(c.Timeout))
+	b = appendUint(b, tagTimeout, uint64(c.Timeout))
+	return appendText(b, tagOwner, c.Owner.String())
 }
 
 func decideSize(c txn.Decide) int {
@@ -262,13 +266,14 @@ func appendTransaction(b []byte, t *txn.Transaction) []byte {
 	b = appendReason(b, tagReason, t.Reason)
 	b = appendStamp(b, tagStaged, t.Staged)
 	b = appendStamp(b, tagDecided, t.Decided)
-	return appendStamp(b, tagFinished, t.Finished)
+	b = appendStamp(b, tagFinished, t.Finished)
+	return appendText(b, tagTransactionOwner, t.Owner.String())
 }
 
 func transactionSize(t *txn.Transaction) int {
 	n := sizeTxid + sizeUint(uint64(t.State)) + sizeBool(t.Interactive) + sizeBranches(t.Branches) +
 		sizeUint(uint64(t.Timeout)) +
-		sizeStamp(t.Staged) + sizeStamp(t.Decided) + sizeStamp(t.Finished)
+		sizeStamp(t.Staged) + sizeStamp(t.Decided) + sizeStamp(t.Finished) + sizeText(len(t.Owner.String()))
 	if !t.Tombstone() {
 		n += sizeText(len(t.Fingerprint))
 	}

@@ -215,6 +215,8 @@ func readStage(b []byte, known names) (s txn.Stage, ok bool) {
 			c.branch(&s.Branches, known)
 		case tagTimeout:
 			s.Timeout = time.Duration(c.uint())
+		case tagOwner:
+			s.Owner = c.owner()
 		default:
 			c.stop()
 		}
@@ -427,6 +429,8 @@ func readTransaction(b []byte, known names, t *txn.Transaction) bool {
 			t.Decided = c.stamp()
 		case tagFinished:
 			t.Finished = c.stamp()
+		case tagTransactionOwner:
+			t.Owner = c.owner()
 		default:
 			c.stop()
 		}
@@ -435,6 +439,14 @@ func readTransaction(b []byte, known names, t *txn.Transaction) bool {
 		t.Branches = nil
 	}
 	return !c.odd
+}
+
+func (c *cursor) owner() txn.Owner {
+	name := string(c.bytes())
+	if checkName("owner", name) != nil {
+		c.stop()
+	}
+	return txn.OwnerOf(name)
 }
 
 func (c *cursor) stamp() (s txn.Stamp) {

@@ -249,6 +249,7 @@ func transactionToProto(t *txn.Transaction) *fsmpb.Transaction {
 		Staged:      stampToProto(t.Staged),
 		Decided:     stampToProto(t.Decided),
 		Finished:    stampToProto(t.Finished),
+		Owner:       t.Owner.String(),
 	}
 	if !t.Tombstone() {
 		pb.Fingerprint = t.Fingerprint[:]

@@ -43,10 +43,10 @@ var rights = map[string]roles{
 	decreev1.Transactions_Get_FullMethodName:        observers,
 	decreev1.Transactions_List_FullMethodName:       observers,
 	decreev1.Transactions_Watch_FullMethodName:      observers,
+	decreev1.Timelines_GetTimeline_FullMethodName:   observers,
 
-	decreev1.Timelines_GetTimeline_FullMethodName: watchmen,
-	decreev1.Live_Look_FullMethodName:             watchmen,
-	decreev1.Live_WatchCluster_FullMethodName:     watchmen,
+	decreev1.Live_Look_FullMethodName:         watchmen,
+	decreev1.Live_WatchCluster_FullMethodName: watchmen,
 
 	// A registration tells of statements, addresses and files.
 	decreev1.Participants_Put_FullMethodName:    operators,
@@ -61,6 +61,12 @@ var rights = map[string]roles{
 	decreev1.Cluster_TransferLeadership_FullMethodName: operators,
 
 	decreev1.Operations_ListAudit_FullMethodName: watchmen,
+
+	// Txids of everybody, and whole states.
+	decreev1.Snapshots_Save_FullMethodName:            operators,
+	decreev1.Unresolved_ListUnresolved_FullMethodName: operators,
+	decreev1.Unresolved_GetEvidence_FullMethodName:    operators,
+	decreev1.Unresolved_Decide_FullMethodName:         operators,
 
 	// Load balancers and probes ask for health and have no identity. It tells whether
 	// the node lives and leads.

@@ -66,7 +66,7 @@ func callerOf(ctx context.Context) certs.Identity {
 
 // asCaller has a context say on whose behalf a call is made.
 func asCaller(ctx context.Context, who certs.Identity) context.Context {
-	return context.WithValue(ctx, callerKey{}, who)
+	return context.WithValue(coordinator.As(ctx, callerAs(who)), callerKey{}, who)
 }
 
 // passedOn is the outgoing context of a call that is passed on to the leader.

@@ -25,6 +25,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/decree-tx/decree/coordinator"
+	"github.com/decree-tx/decree/fsm"
 	"github.com/decree-tx/decree/fsm/txn"
 	"github.com/decree-tx/decree/transport/access"
 	"github.com/decree-tx/decree/transport/api/decree/submitmany"
@@ -122,12 +123,14 @@ func (c *castle) source(who string) *certs.Source {
 // node serves a node; edit may be nil.
 func (c *castle) node(id string, edit func(*Config)) *testNode {
 	c.t.Helper()
-	return c.serve(c.t, id, func(cfg *Config) {
+	n := c.serve(c.t, id, func(cfg *Config) {
 		cfg.Security = Security{Certificates: c.source("node/" + id), Access: c.access, Limits: c.limits}
 		if edit != nil {
 			edit(cfg)
 		}
 	})
+	n.log.apply(fsm.RaiseLevel{Level: fsm.LevelOwner})
+	return n
 }
 
 func (c *castle) leaderNode(id string) *testNode {
@@ -172,11 +175,11 @@ var may = map[string]string{
 	"decree.v1.Transactions/Get":        "cor",
 	"decree.v1.Transactions/List":       "cor",
 	"decree.v1.Transactions/Watch":      "cor",
+	"decree.v1.Timelines/GetTimeline":   "cor",
 
-	"decree.v1.Timelines/GetTimeline": "or",
-	"decree.v1.Live/Look":             "or",
-	"decree.v1.Operations/ListAudit":  "or",
-	"decree.v1.Live/WatchCluster":     "or",
+	"decree.v1.Live/Look":            "or",
+	"decree.v1.Operations/ListAudit": "or",
+	"decree.v1.Live/WatchCluster":    "or",
 
 	"decree.v1.Participants/Put":    "o",
 	"decree.v1.Participants/Get":    "or",
@@ -188,6 +191,11 @@ var may = map[string]string{
 	"decree.v1.Cluster/AddNode":            "o",
 	"decree.v1.Cluster/RemoveNode":         "o",
 	"decree.v1.Cluster/TransferLeadership": "o",
+
+	"decree.v1.Snapshots/Save":            "o",
+	"decree.v1.Unresolved/ListUnresolved": "o",
+	"decree.v1.Unresolved/GetEvidence":    "o",
+	"decree.v1.Unresolved/Decide":         "o",
 
 	"grpc.health.v1.Health/Check": "cporn-",
 	"grpc.health.v1.Health/Watch": "cporn-",

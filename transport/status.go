@@ -114,6 +114,7 @@ var refusals = [...]refusal{
 	{txn.ErrVotedTwice, codes.InvalidArgument, reasonInvalidRequest},
 	{txn.ErrSealed, codes.FailedPrecondition, reasonSealed},
 	{txn.ErrUnknown, codes.NotFound, reasonNotFound},
+	{coordinator.ErrNotTheirs, codes.NotFound, reasonNotFound},
 	{coordinator.ErrTooLarge, codes.InvalidArgument, reasonTooLarge},
 	{coordinator.ErrAborted, codes.FailedPrecondition, reasonAborted},
 	{coordinator.ErrCommitted, codes.FailedPrecondition, reasonCommitted},

@@ -151,7 +151,7 @@ func (s *streamed) begin() error {
 	if err := s.admit(); err != nil {
 		return refuse(err, req.GetTxid())
 	}
-	if err := s.work.begin(req); err != nil {
+	if err := s.work.begin(req, callerAs(s.who)); err != nil {
 		return refuse(err, req.GetTxid())
 	}
 	s.begun, s.within = true, s.deadline(s.work.errand.budget)
@@ -182,6 +182,9 @@ func (s *streamed) start() bool {
 	if err := s.begin(); err != nil {
 		s.told(nil, err)
 		return true
+	}
+	if server.recordable(s.work.sub.Owner) != nil {
+		return false // the crew tells why
 	}
 	if server.enter() != nil {
 		return false // the crew tells why

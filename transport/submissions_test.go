@@ -511,13 +511,13 @@ func TestRequestIsMadeAgainFromWhatItSays(t *testing.T) {
 		},
 	} {
 		x := newSubmitting(&transactions{Server: n.Server})
-		if err := x.begin(req); err != nil {
+		if err := x.begin(req, coordinator.Caller{}); err != nil {
 			t.Fatal(err)
 		}
 		want := x.sub
 		x.req = nil
 		again := newSubmitting(x.server)
-		if err := again.begin(x.request()); err != nil {
+		if err := again.begin(x.request(), coordinator.Caller{}); err != nil {
 			t.Fatal(err)
 		}
 		if !reflect.DeepEqual(again.sub, want) {

@@ -31,7 +31,7 @@ func (s *timelines) GetTimeline(ctx context.Context, req *decreev1.GetTimelineRe
 			return answer, nil
 		}
 	}
-	t, known := s.cfg.Machine.Transaction(id)
+	t, known := s.seen(ctx, id)
 	if !known {
 		return nil, refuse(s.missing(id), req.GetTxid())
 	}

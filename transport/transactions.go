@@ -27,7 +27,7 @@ func leaderClient(conn *grpc.ClientConn) decreev1.TransactionsClient {
 // Submit implements the RPC.
 func (s *transactions) Submit(ctx context.Context, req *decreev1.SubmitRequest) (*decreev1.SubmitResponse, error) {
 	x := newSubmitting(s)
-	if err := x.begin(req); err != nil {
+	if err := x.begin(req, coordinator.CallerOf(ctx)); err != nil {
 		return nil, refuse(err, req.GetTxid())
 	}
 	r, err := route(ctx, s.Server, &x.errand)
@@ -55,7 +55,7 @@ func newSubmitting(s *transactions) *submitting {
 }
 
 // begin checks a request. One without a txid is given one.
-func (x *submitting) begin(req *decreev1.SubmitRequest) error {
+func (x *submitting) begin(req *decreev1.SubmitRequest, by coordinator.Caller) error {
 	if req.GetTxid() == "" {
 		id, err := newTxID()
 		if err != nil {
@@ -64,6 +64,7 @@ func (x *submitting) begin(req *decreev1.SubmitRequest) error {
 		req.Txid = id.String()
 	}
 	sub, err := x.server.parseSubmission(req)
+	sub.Owner = by.Owner
 	x.req, x.sub = req, sub
 	x.errand.txid, x.errand.ran, x.errand.failed = req.GetTxid(), false, nil
 	x.errand.budget = orDefault(sub.Timeout, x.server.cfg.DefaultTimeout) + callBudget
@@ -71,6 +72,9 @@ func (x *submitting) begin(req *decreev1.SubmitRequest) error {
 }
 
 func (x *submitting) local(ctx context.Context) (*decreev1.Result, error) {
+	if err := x.server.recordable(x.sub.Owner); err != nil {
+		return nil, err
+	}
 	r, err := x.server.cfg.Coordinator.Submit(ctx, x.sub)
 	if err != nil {
 		return nil, err
@@ -103,8 +107,8 @@ func (x *submitting) request() *decreev1.SubmitRequest {
 }
 
 func (x *submitting) settled() (*decreev1.Result, bool) {
-	r, ok := x.server.applied(x.sub.ID)
-	same := ok && (r.Transaction.Tombstone() ||
+	r, ok := x.server.applied(context.Background(), x.sub.ID)
+	same := ok && (r.Transaction.Tombstone() || !r.Transaction.Owner.Foreign(x.sub.Owner) &&
 		r.Transaction.Fingerprint == txn.ContentFingerprint(false, x.sub.Branches))
 	if !same {
 		return nil, false
@@ -134,9 +138,9 @@ func (s *Server) parseSubmission(req *decreev1.SubmitRequest) (coordinator.Submi
 }
 
 // applied is the outcome of a transaction that is decided in this node's state,
-// and hence final.
-func (s *Server) applied(id txn.TxID) (coordinator.Result, bool) {
-	t, ok := s.cfg.Machine.Transaction(id)
+// and hence final, if it is there for the caller.
+func (s *Server) applied(ctx context.Context, id txn.TxID) (coordinator.Result, bool) {
+	t, ok := s.seen(ctx, id)
 	if !ok || !t.State.Decided() {
 		return coordinator.Result{}, false
 	}
@@ -163,6 +167,9 @@ func (s *transactions) Begin(ctx context.Context, req *decreev1.BeginRequest) (*
 		txid:   req.GetTxid(),
 		budget: callBudget,
 		local: func(ctx context.Context) (*decreev1.BeginResponse, error) {
+			if err := s.recordable(coordinator.CallerOf(ctx).Owner); err != nil {
+				return nil, err
+			}
 			t, err := s.cfg.Coordinator.Begin(ctx, id, timeout)
 			if err != nil {
 				return nil, err
@@ -231,7 +238,7 @@ func (s *transactions) Commit(ctx context.Context, req *decreev1.CommitRequest) 
 		},
 	}
 	e.settled = func() (*decreev1.CommitResponse, bool) {
-		r, ok := s.applied(id)
+		r, ok := s.applied(ctx, id)
 		if !ok || (r.Decision() == txn.Abort && !e.ran) {
 			return nil, false
 		}
@@ -272,7 +279,7 @@ func (s *transactions) Abort(ctx context.Context, req *decreev1.AbortRequest) (*
 			return leaderClient(conn).Abort(ctx, req)
 		},
 		settled: func() (*decreev1.AbortResponse, bool) {
-			r, ok := s.applied(id)
+			r, ok := s.applied(ctx, id)
 			if !ok || r.Decision() != txn.Abort {
 				return nil, false
 			}
@@ -304,7 +311,7 @@ func (s *transactions) Inquire(ctx context.Context, req *decreev1.InquireRequest
 			return leaderClient(conn).Inquire(ctx, req)
 		},
 		settled: func() (*decreev1.InquireResponse, bool) {
-			r, ok := s.applied(id)
+			r, ok := s.applied(ctx, id)
 			if !ok {
 				return nil, false
 			}
@@ -324,12 +331,12 @@ func (s *transactions) Get(ctx context.Context, req *decreev1.GetRequest) (*decr
 	if err != nil {
 		return nil, refuse(err, req.GetTxid())
 	}
-	t, known := s.cfg.Machine.Transaction(id)
+	t, known := s.seen(ctx, id)
 	if (!known || !t.State.Decided()) && hops(ctx) == 0 && !s.cfg.Coordinator.Leads() {
 		if answer, err := s.askLeader(ctx, req); err == nil {
 			return answer, nil
 		}
-		t, known = s.cfg.Machine.Transaction(id)
+		t, known = s.seen(ctx, id)
 	}
 	if !known {
 		return nil, refuse(s.missing(id), req.GetTxid())
@@ -365,7 +372,7 @@ const (
 )
 
 // List implements the RPC, from this node's state.
-func (s *transactions) List(_ context.Context, req *decreev1.ListRequest) (*decreev1.ListResponse, error) {
+func (s *transactions) List(ctx context.Context, req *decreev1.ListRequest) (*decreev1.ListResponse, error) {
 	var bad invalidError
 	q := fsm.Query{
 		States:      parseStates(req.GetStates(), &bad),
@@ -376,6 +383,9 @@ func (s *transactions) List(_ context.Context, req *decreev1.ListRequest) (*decr
 	}
 	if err := bad.err(); err != nil {
 		return nil, refuse(err, "")
+	}
+	if caller := coordinator.CallerOf(ctx); !caller.All {
+		q.Owner = caller.Owner
 	}
 	page, next, more := s.cfg.Machine.List(q)
 	answer := &decreev1.ListResponse{}

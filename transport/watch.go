@@ -41,11 +41,12 @@ func (s *transactions) Watch(req *decreev1.WatchRequest, stream grpc.ServerStrea
 // or those of all without an end. It watches first and reads the present state
 // then, so that nothing is missed, and leaves out what came between the two.
 func (s *transactions) follow(ctx context.Context, one *txn.TxID, send func(*txn.Transaction) error) error {
+	caller, from := coordinator.CallerOf(ctx), admissionOf(ctx)
 	w := s.cfg.Machine.Watch(one)
 	defer w.Close()
 	var last *txn.Transaction
 	if one != nil {
-		last, _ = s.cfg.Machine.Transaction(*one)
+		last, _ = s.seen(ctx, *one)
 	}
 	if last != nil {
 		if err := send(last); err != nil {
@@ -57,8 +58,11 @@ func (s *transactions) follow(ctx context.Context, one *txn.TxID, send func(*txn
 		if err != nil {
 			return fmt.Errorf("watch: %w", err)
 		}
-		if one != nil && last != nil && !later(t, last) {
+		if !caller.Sees(t) || one != nil && last != nil && !later(t, last) {
 			continue
+		}
+		if err := s.guard.still(from); err != nil {
+			return err
 		}
 		if err := send(t); err != nil {
 			return err

@@ -419,6 +419,7 @@ type Stage struct {
 	Interactive   bool                   `protobuf:"varint,2,opt,name=interactive,proto3" json:"interactive,omitempty"`
 	Branches      []*Branch              `protobuf:"bytes,3,rep,name=branches,proto3" json:"branches,omitempty"`
 	Timeout       int64                  `protobuf:"varint,4,opt,name=timeout,proto3" json:"timeout,omitempty"` // nanoseconds
+	Owner         string                 `protobuf:"bytes,5,opt,name=owner,proto3" json:"owner,omitempty"`      // who began it, as role/name; from version 5
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -479,6 +480,13 @@ func (x *Stage) GetTimeout() int64 {
 		return x.Timeout
 	}
 	return 0
+}
+
+func (x *Stage) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
 }
 
 type Enlist struct {
@@ -1427,6 +1435,7 @@ type Transaction struct {
 	Staged        *Stamp                 `protobuf:"bytes,8,opt,name=staged,proto3" json:"staged,omitempty"`
 	Decided       *Stamp                 `protobuf:"bytes,9,opt,name=decided,proto3" json:"decided,omitempty"`
 	Finished      *Stamp                 `protobuf:"bytes,10,opt,name=finished,proto3" json:"finished,omitempty"`
+	Owner         string                 `protobuf:"bytes,11,opt,name=owner,proto3" json:"owner,omitempty"` // from version 5
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1529,6 +1538,13 @@ func (x *Transaction) GetFinished() *Stamp {
 		return x.Finished
 	}
 	return nil
+}
+
+func (x *Transaction) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
 }
 
 type Participant struct {
@@ -2066,12 +2082,13 @@ const file_fsmpb_fsm_proto_rawDesc = "" +
 	"\x04kind\"4\n" +
 	"\x04Lead\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
-	"\acluster\x18\x02 \x01(\tR\acluster\"\x87\x01\n" +
+	"\acluster\x18\x02 \x01(\tR\acluster\"\x9d\x01\n" +
 	"\x05Stage\x12\x12\n" +
 	"\x04txid\x18\x01 \x01(\fR\x04txid\x12 \n" +
 	"\vinteractive\x18\x02 \x01(\bR\vinteractive\x12.\n" +
 	"\bbranches\x18\x03 \x03(\v2\x12.decree.fsm.BranchR\bbranches\x12\x18\n" +
-	"\atimeout\x18\x04 \x01(\x03R\atimeout\"H\n" +
+	"\atimeout\x18\x04 \x01(\x03R\atimeout\x12\x14\n" +
+	"\x05owner\x18\x05 \x01(\tR\x05owner\"H\n" +
 	"\x06Enlist\x12\x12\n" +
 	"\x04txid\x18\x01 \x01(\fR\x04txid\x12*\n" +
 	"\x06branch\x18\x02 \x01(\v2\x12.decree.fsm.BranchR\x06branch\"K\n" +
@@ -2133,7 +2150,7 @@ const file_fsmpb_fsm_proto_rawDesc = "" +
 	"\x05Stamp\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x12\n" +
-	"\x04time\x18\x03 \x01(\x03R\x04time\"\xf8\x02\n" +
+	"\x04time\x18\x03 \x01(\x03R\x04time\"\x8e\x03\n" +
 	"\vTransaction\x12\x12\n" +
 	"\x04txid\x18\x01 \x01(\fR\x04txid\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\rR\x05state\x12 \n" +
@@ -2145,7 +2162,8 @@ const file_fsmpb_fsm_proto_rawDesc = "" +
 	"\x06staged\x18\b \x01(\v2\x11.decree.fsm.StampR\x06staged\x12+\n" +
 	"\adecided\x18\t \x01(\v2\x11.decree.fsm.StampR\adecided\x12-\n" +
 	"\bfinished\x18\n" +
-	" \x01(\v2\x11.decree.fsm.StampR\bfinished\"\x89\x01\n" +
+	" \x01(\v2\x11.decree.fsm.StampR\bfinished\x12\x14\n" +
+	"\x05owner\x18\v \x01(\tR\x05owner\"\x89\x01\n" +
 	"\vParticipant\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06driver\x18\x02 \x01(\tR\x06driver\x12\x16\n" +

@@ -15,6 +15,7 @@ type Stage struct {
 	Interactive bool
 	Branches    []Branch
 	Timeout     time.Duration
+	Owner       Owner // who begins it
 }
 
 // Enlist adds a branch to an Active transaction.

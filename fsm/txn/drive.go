@@ -14,6 +14,7 @@ import "errors"
 type Drive struct {
 	id       TxID
 	print    Fingerprint // of the content; zero for a tombstone
+	owner    Owner       // who began it
 	branches []Branch    // as proposed or as last applied
 
 	tx        *Transaction // as last applied; nil until staged
@@ -64,6 +65,7 @@ const (
 // what it holds prepared (rule R4). An interactive transaction has no prepares yet.
 func Open(s Stage, early bool) (*Drive, Acts) {
 	d := newDrive(s.ID, s.Branches, ContentFingerprint(s.Interactive, s.Branches))
+	d.owner = s.Owner
 	a := Acts{Propose: s}
 	if d.early = early && len(s.Branches) > 0; d.early {
 		for i := range s.Branches {
@@ -80,6 +82,7 @@ var TimeIsUp = Reason{Code: ReasonTimeout, Detail: "the transaction's time ran o
 // epoch, and after an unknown outcome. now is cluster time.
 func Resume(tx *Transaction, now Time) (*Drive, Acts) {
 	d := newDrive(tx.ID, tx.Branches, tx.Fingerprint)
+	d.owner = tx.Owner
 	if !tx.State.Decided() && now >= tx.Deadline() {
 		d.ballot.Withdraw(TimeIsUp)
 	}
@@ -216,7 +219,7 @@ func (d *Drive) Settled(tx *Transaction, now Time) (*Drive, Acts) {
 	switch {
 	case d.early && unstaged:
 		next := newDrive(d.id, d.branches, d.print)
-		next.early = true
+		next.early, next.owner = true, d.owner
 		return next, next.refused(nil)
 	case tx != nil && !tx.State.Finished():
 		return Resume(tx, now)
@@ -348,8 +351,14 @@ func (d *Drive) Drives(participant string, branch int) bool {
 // Same reports whether a submission with this content may join the drive (rule
 // R11). A tombstone has no content: it answers every submission with its abort.
 func (d *Drive) Same(print Fingerprint) bool {
-	return d.print == (Fingerprint{}) || d.print == print
+	return d.Tombstone() || d.print == print
 }
+
+// Owner is who began the transaction.
+func (d *Drive) Owner() Owner { return d.owner }
+
+// Tombstone reports that nobody here knows what the transaction was to be.
+func (d *Drive) Tombstone() bool { return d.print == Fingerprint{} }
 
 // Stopped reports that the drive goes no further.
 func (d *Drive) Stopped() bool { return d.stopped }

@@ -52,7 +52,7 @@ func step(at At, t *Transaction, c Command) (*Transaction, error) {
 func stage(at At, t *Transaction, c Stage) (*Transaction, error) {
 	print := ContentFingerprint(c.Interactive, c.Branches)
 	if t != nil {
-		if t.Tombstone() || t.Fingerprint == print {
+		if t.Tombstone() || t.Fingerprint == print && !t.Owner.Foreign(c.Owner) {
 			return t, nil
 		}
 		return nil, ErrContentMismatch
@@ -66,6 +66,7 @@ func stage(at At, t *Transaction, c Stage) (*Transaction, error) {
 		Interactive: c.Interactive,
 		Fingerprint: print,
 		Timeout:     c.Timeout,
+		Owner:       c.Owner,
 		Staged:      at.stamp(),
 	}
 	if c.Interactive {

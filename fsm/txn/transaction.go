@@ -192,6 +192,7 @@ type Transaction struct {
 	Fingerprint Fingerprint
 	Branches    []Branch
 	Timeout     time.Duration
+	Owner       Owner // who began it; nobody in a tombstone
 	Reason      Reason
 
 	Staged   Stamp // when the log learnt of it

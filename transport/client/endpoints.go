@@ -248,7 +248,11 @@ func (e *endpoint) why(ctx context.Context) string {
 	if status.Code(err) != codes.Unavailable {
 		return ""
 	}
-	why := strings.TrimPrefix(status.Convert(err).Message(), "connection error: desc = ")
+	why := status.Convert(err).Message()
+	for _, wrapping := range []string{"connection error: desc = ", `"`, "transport: ", "Error while dialing: ", "dial tcp " + e.address + ": ", "connect: "} {
+		why = strings.TrimPrefix(why, wrapping) // gRPC's and the system's
+	}
+	why = strings.TrimSuffix(why, `"`)
 	if strings.Contains(why, "looked like an HTTP/1.1 header") { // what a node answers to plain text
 		return "it speaks TLS, and this client plain text: name the cluster's authorities (CA)"
 	}
