@@ -241,7 +241,7 @@ func TestEveryMethodAndRole(t *testing.T) {
 			}
 		}
 	}
-	if methods != len(may) || methods != len(rights) {
+	if methods > len(may) || len(may) != len(rights) {
 		t.Errorf("%d methods, %d rows in this test, %d in roles.go", methods, len(may), len(rights))
 	}
 }
