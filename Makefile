@@ -8,7 +8,7 @@ BIN     := bin/decree
 TIMEOUT ?= 20m
 
 .DEFAULT_GOAL := help
-.PHONY: help monitoring build test test-short test-fast costs databases failovers sim model fuzz mutants scale lint generate check-generated demo bank bank-chaos chaos bench page-test screenshots clean ci
+.PHONY: help monitoring build test test-short test-fast costs databases failovers sim model fuzz mutants scale man lint generate check-generated demo bank bank-chaos chaos bench page-test screenshots clean ci
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ scale: ## test the simulation of several Raft groups, and print its tables
 
 monitoring: ## check the alerts, and what fires them, with promtool
 	scripts/monitoring.sh
+
+man: build ## write the manual pages of all commands into bin/man
+	env -u DECREE_ENDPOINTS -u DECREE_CA -u DECREE_CERT -u DECREE_KEY -u DECREE_TOKEN_FILE $(BIN) man bin/man
 
 lint: ## gofmt, go vet, staticcheck, tidiness, shellcheck
 	scripts/lint.sh

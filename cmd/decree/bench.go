@@ -48,7 +48,6 @@ type benchFlags struct {
 	ramp, abort, readOnly string
 	targets               []string
 	plot                  string
-	asJSON                bool
 	given                 func(string) bool
 }
 
@@ -64,9 +63,6 @@ func (p *program) benchCommand() *cobra.Command {
 			cfg, err := f.config()
 			if err != nil {
 				return &usageError{err}
-			}
-			if f.asJSON {
-				p.out.format = formatJSON
 			}
 			return p.bench(cmd.Context(), cfg, f.plot)
 		},
@@ -111,7 +107,6 @@ func (f *benchFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&c.Profile, "profile", "", "write CPU profiles of all processes to this `directory`")
 	flags.StringVar(&f.plot, "plot", "", "draw latency and rate of each step into this SVG `file`")
 	flags.StringVar(&c.Dir, "dir", "", "keep the nodes' data and logs below this `directory` (default: a temporary one, which goes)")
-	flags.BoolVar(&f.asJSON, "json", false, "the same as -o json: one object, for programs")
 }
 
 // config reads the flags; every mistake is in the error.

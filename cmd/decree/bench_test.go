@@ -16,7 +16,7 @@ import (
 // runBench runs the command in a process of its own and reads its report.
 func runBench(t *testing.T, args ...string) benchmark.Report {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), build(t, ""), append([]string{"bench", "--json"}, args...)...)
+	cmd := exec.CommandContext(t.Context(), build(t, ""), append([]string{"bench", "-o", "json"}, args...)...)
 	cmd.Env = append(cmd.Environ(), "TMPDIR="+t.TempDir())
 	var out, progress bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &progress

@@ -26,9 +26,10 @@ func (p *program) clusterCommand() *cobra.Command {
 	group.AddCommand(
 		p.clusterStatusCommand(),
 		onRecord(&cobra.Command{
-			Use:   "add ID RAFT-ADDRESS",
-			Short: "admit an empty node that was started with --join",
-			Args:  cobra.ExactArgs(2),
+			Use:     "add ID RAFT-ADDRESS",
+			Short:   "admit an empty node that was started with --join",
+			Example: "  decree cluster add n4 10.0.0.4:7301",
+			Args:    cobra.ExactArgs(2),
 			RunE: p.connected(func(ctx context.Context, c *client.Client, args []string) error {
 				if err := c.AddNode(ctx, args[0], args[1]); err != nil {
 					return err
@@ -37,9 +38,10 @@ func (p *program) clusterCommand() *cobra.Command {
 			}),
 		}),
 		onRecord(&cobra.Command{
-			Use:   "remove ID",
-			Short: "take a node out of the cluster, for good",
-			Args:  cobra.ExactArgs(1),
+			Use:     "remove ID",
+			Short:   "take a node out of the cluster, for good",
+			Example: "  decree cluster remove n4",
+			Args:    cobra.ExactArgs(1),
 			RunE: p.connected(func(ctx context.Context, c *client.Client, args []string) error {
 				if err := c.RemoveNode(ctx, args[0]); err != nil {
 					return err
@@ -48,9 +50,10 @@ func (p *program) clusterCommand() *cobra.Command {
 			}),
 		}),
 		onRecord(&cobra.Command{
-			Use:   "transfer-leader [ID]",
-			Short: "hand leadership to a node, or to any other",
-			Args:  cobra.MaximumNArgs(1),
+			Use:     "transfer-leader [ID]",
+			Short:   "hand leadership to a node, or to any other",
+			Example: "  decree cluster transfer-leader\n  decree cluster transfer-leader n2",
+			Args:    cobra.MaximumNArgs(1),
 			RunE: p.connected(func(ctx context.Context, c *client.Client, args []string) error {
 				if err := c.TransferLeadership(ctx, strings.Join(args, "")); err != nil {
 					return err

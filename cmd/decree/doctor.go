@@ -9,8 +9,10 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/spf13/cobra"
 
+	"github.com/decree-tx/decree/cluster"
 	"github.com/decree-tx/decree/cmd/internal/config"
 	"github.com/decree-tx/decree/cmd/internal/doctor"
+	"github.com/decree-tx/decree/transport/certs"
 	"github.com/decree-tx/decree/transport/client"
 )
 
@@ -22,6 +24,7 @@ started or while it runs. It takes the flags, variables and file of decree serve
   file system   memory, a network's and a container's own are no place for a log
   space         against --disk-headroom and --disk-reserve
   fsync         how long small synced writes take there
+  certificate   the key, who signed it, whom it names, its hosts, and until when
   open files    the limit of files and connections
   node, port    whether the node runs, and its ports are free or answer
   peer          who answers at each other node's Raft address
@@ -48,8 +51,9 @@ func (p *program) doctorCommand() *cobra.Command {
 		cfg, _, problems := config.Explain(cmd.Flags(), os.Environ(), foreignVariables())
 		patient := doctor.Patient{
 			Config: cfg, Problems: problems, Drivers: drivers(), Version: buildInfo().String(),
+			Network: networkOf(cfg),
 			Connect: func(endpoints []string) (*client.Client, error) {
-				return client.New(client.Config{Endpoints: endpoints})
+				return client.New(client.Config{Endpoints: endpoints, Security: p.doctorSecurity(cfg)})
 			},
 			Logger: hclog.NewNullLogger(),
 		}
@@ -64,6 +68,31 @@ func (p *program) doctorCommand() *cobra.Command {
 		return p.diagnosis(report)
 	}
 	return cmd
+}
+
+// networkOf is how the node reaches its peers' Raft ports; nil is plain TCP, where it has
+// no certificates that could be used, which is told by a check of their own.
+func networkOf(cfg config.Server) cluster.Network {
+	if !cfg.Secured() {
+		return nil
+	}
+	files := certs.Files{CA: cfg.TLSCA, Certificate: cfg.TLSCert, Key: cfg.TLSKey}
+	source, err := certs.OpenNode(files, hclog.NewNullLogger())
+	if err != nil {
+		return nil
+	}
+	return certs.Network{Source: source}
+}
+
+// doctorSecurity is who doctor is to the API: whom the environment names, as for other
+// commands, else the node itself.
+func (p *program) doctorSecurity(cfg config.Server) client.Security {
+	var named dialFlags
+	named.register(&cobra.Command{})
+	if s := named.secured(); s != (client.Security{}) {
+		return s
+	}
+	return client.Security{CA: cfg.TLSCA, Certificate: cfg.TLSCert, Key: cfg.TLSKey}
 }
 
 // examination is what doctor prints for programs.

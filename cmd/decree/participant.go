@@ -172,9 +172,10 @@ func (p *program) registration(name string, f registrationFlags) (*decreev1.Part
 func (p *program) participantListCommand() *cobra.Command {
 	var quiet bool
 	cmd := &cobra.Command{
-		Use:   "list",
-		Short: "list the registered participants",
-		Args:  cobra.NoArgs,
+		Use:     "list",
+		Short:   "list the registered participants",
+		Example: "  decree participant list\n  decree participant list -q",
+		Args:    cobra.NoArgs,
 		RunE: p.connected(func(ctx context.Context, c *client.Client, _ []string) error {
 			all, err := c.Participants(ctx)
 			if err != nil {
@@ -238,9 +239,10 @@ func shorten(s string) string {
 
 func (p *program) participantShowCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "show NAME",
-		Short: "show a participant with its whole configuration",
-		Args:  cobra.ExactArgs(1),
+		Use:     "show NAME",
+		Short:   "show a participant with its whole configuration",
+		Example: "  decree participant show orders",
+		Args:    cobra.ExactArgs(1),
 		RunE: p.connected(func(ctx context.Context, c *client.Client, args []string) error {
 			registered, err := c.Participant(ctx, args[0])
 			if err != nil {
@@ -275,9 +277,10 @@ var errUnreachable = errors.New("the participant does not answer")
 
 func (p *program) participantCheckCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "check NAME",
-		Short: "have the leader ask a participant what it holds prepared",
-		Args:  cobra.ExactArgs(1),
+		Use:     "check NAME",
+		Short:   "have the leader ask a participant what it holds prepared",
+		Example: "  decree participant check orders",
+		Args:    cobra.ExactArgs(1),
 		RunE: p.connected(func(ctx context.Context, c *client.Client, args []string) error {
 			found, err := c.CheckParticipant(ctx, args[0])
 			if err != nil {
@@ -304,9 +307,10 @@ func (p *program) participantCheckCommand() *cobra.Command {
 
 func (p *program) participantDeleteCommand() *cobra.Command {
 	return onRecord(&cobra.Command{
-		Use:   "delete NAME",
-		Short: "remove a participant that no unfinished transaction touches",
-		Args:  cobra.ExactArgs(1),
+		Use:     "delete NAME",
+		Short:   "remove a participant that no unfinished transaction touches",
+		Example: "  decree participant delete orders",
+		Args:    cobra.ExactArgs(1),
 		RunE: p.connected(func(ctx context.Context, c *client.Client, args []string) error {
 			if err := c.DeleteParticipant(ctx, args[0]); err != nil {
 				return err

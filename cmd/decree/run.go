@@ -86,9 +86,11 @@ func (p *program) command() *cobra.Command {
 		p.doctorCommand(),
 		p.logLevelCommand(),
 		p.versionCommand(),
+		p.manCommand(),
 		outputTopic(),
 	)
 	root.AddCommand(p.testCommands()...)
+	p.arrange(root)
 	return asGroup(root)
 }
 

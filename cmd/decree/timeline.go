@@ -18,8 +18,8 @@ import (
 	"github.com/decree-tx/decree/transport/client"
 )
 
-// timelineOf asks for a transaction's timeline; of a cluster that has none yet, for the
-// transaction alone.
+// timelineOf asks for a transaction's timeline; of a cluster that has none yet, or not
+// for everybody, for the transaction alone.
 func timelineOf(ctx context.Context, c *client.Client, txid string) (*decreev1.GetTimelineResponse, error) {
 	told, err := c.Timeline(ctx, txid)
 	if !notOffered(err) {
@@ -29,10 +29,11 @@ func timelineOf(ctx context.Context, c *client.Client, txid string) (*decreev1.G
 	return &decreev1.GetTimelineResponse{Transaction: t}, err
 }
 
-// notOffered reports that a node is of a version without a method.
+// notOffered reports that a node is of a version without a method, or that the caller's
+// role may not call it.
 func notOffered(err error) bool {
 	var refusal *client.Error
-	return errors.As(err, &refusal) && refusal.Code == codes.Unimplemented
+	return errors.As(err, &refusal) && (refusal.Code == codes.Unimplemented || refusal.Reason == client.ErrDenied)
 }
 
 // timelineJSON is a Transaction with the recordings of its timeline.
@@ -308,6 +309,8 @@ func (p *program) showTimeline(told *decreev1.GetTimelineResponse) {
 	p.out.linef("")
 	p.out.write(layOut(rows, p.out.tinted))
 	switch {
+	case told.GetNode() == "":
+		p.out.linef("its timeline is not told: it is for operators and readers, and of newer versions")
 	case len(told.GetRecordings()) == 0:
 		p.out.linef("no leader remembers more of it")
 	case !told.GetLeading() && told.GetNode() != "":

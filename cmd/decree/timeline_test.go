@@ -100,10 +100,10 @@ func TestShowOfWhatNobodyRemembers(t *testing.T) {
 	forgotten := someTimeline()
 	forgotten.Recordings, forgotten.Leading = nil, false
 	old := &fakeNode{transaction: someTransaction()}
-	for _, node := range []*fakeNode{{timeline: forgotten}, old} {
+	for why, node := range map[string]*fakeNode{"no leader remembers more of it\n": {timeline: forgotten}, "its timeline is not told": old} {
 		got := run(t, node, "", "tx", "show", someTxID)
 		if got.exit != exitOK || !strings.Contains(got.stdout, "staged (entry 10, epoch 3)\n") ||
-			!strings.Contains(got.stdout, "no leader remembers more of it\n") || strings.Contains(got.stdout, legend) {
+			!strings.Contains(got.stdout, why) || strings.Contains(got.stdout, legend) {
 			t.Errorf("exit %d:\n%s%s", got.exit, got.stdout, got.stderr)
 		}
 	}

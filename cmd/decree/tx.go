@@ -149,9 +149,10 @@ func (p *program) enlistCommand() *cobra.Command {
 	var input branchFlags
 	var external []string
 	cmd := &cobra.Command{
-		Use:   "enlist TXID",
-		Short: "add branches to an interactive transaction",
-		Args:  cobra.ExactArgs(1),
+		Use:     "enlist TXID",
+		Short:   "add branches to an interactive transaction",
+		Example: "  decree tx enlist $txid --branch bank-a=@debit.json\n  decree tx enlist $txid --external orders-db",
+		Args:    cobra.ExactArgs(1),
 		RunE: p.connected(func(ctx context.Context, c *client.Client, args []string) error {
 			branches, err := p.branches(input)
 			if err != nil {

@@ -22,8 +22,9 @@ const defaultListLimit = 50
 
 func (p *program) showCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "show TXID",
-		Short: "show a transaction, its branches and its timeline",
+		Use:     "show TXID",
+		Short:   "show a transaction, its branches and its timeline",
+		Example: "  decree tx show 01890a5d-ac96-774b-bcce-b302099a8057",
 		Long: `Shows what the log holds of a transaction, each branch, and how it came to where it is:
 when each prepare left, who voted when, when it was decided, and every attempt to deliver
 that, as far as the leaders that can be asked remember it.`,
@@ -100,7 +101,7 @@ func (p *program) listCommand() *cobra.Command {
 		}),
 	}
 	f.register(cmd)
-	cmd.Flags().IntVar(&limit, "limit", defaultListLimit, "at most this many")
+	cmd.Flags().IntVarP(&limit, "limit", "n", defaultListLimit, "at most this many")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "print the txids only")
 	return cmd
 }

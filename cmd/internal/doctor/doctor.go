@@ -61,6 +61,7 @@ func Examine(ctx context.Context, p Patient, tell func(Finding)) {
 	e := &exam{Patient: p, tell: tell, began: time.Now()}
 	e.configuration()
 	e.disk()
+	e.certificates(time.Now())
 	e.openFiles()
 	e.awake(ctx)
 	e.ports(ctx)

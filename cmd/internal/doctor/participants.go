@@ -9,6 +9,7 @@ import (
 
 	"github.com/decree-tx/decree/participants"
 	decreev1 "github.com/decree-tx/decree/transport/api/decree/v1"
+	"github.com/decree-tx/decree/transport/client"
 )
 
 // participants looks at every registered participant from here: any node may lead, so
@@ -22,6 +23,10 @@ func (e *exam) participants(ctx context.Context) {
 	asking, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	all, err := e.client.Participants(asking)
+	if errors.Is(err, client.ErrDenied) {
+		e.found("participant", "", Skip, "run this as an operator: DECREE_CA, DECREE_CERT and DECREE_KEY", "this node's certificate may not list them")
+		return
+	}
 	if err != nil {
 		e.found("participant", "", Skip, "run this again while a majority of the nodes runs", "they cannot be listed: %s", strings.TrimPrefix(err.Error(), "decree: "))
 		return
