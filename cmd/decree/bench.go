@@ -98,6 +98,7 @@ func (f *benchFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&c.Participants, "participants", c.Participants, "`kind` of the participants to start: trivial or kv")
 	flags.IntVar(&c.ParticipantsCount, "participants-count", c.ParticipantsCount, "the `number` of participants, in two processes")
 	flags.StringVar(&c.LogStore, "log-store", "", "the nodes' log `store`, as decree server --log-store takes it")
+	flags.BoolVar(&c.TLS, "tls", false, "have nodes and clients speak TLS, with certificates of the run's own")
 	flags.StringArrayVar(&c.ServerArgs, "server-arg", nil, "a further `argument` of every node, such as --heartbeat-timeout=200ms")
 	flags.StringSliceVar(&c.Endpoints, "endpoints", nil, "measure the cluster at these gRPC `addresses` instead")
 	flags.StringArrayVar(&f.targets, "participant", nil, "a participant of that cluster and its branches' payload, as `name=payload`; {n} in it is the transaction's number")

@@ -71,7 +71,7 @@ var house = []room{
 	{"cmd/internal/bankday", "transport/client transport/api/... participants/participanttest/databases coordinator/history cmd/internal/bank cmd/internal/fleet cmd/internal/faults"},
 	{"cmd/internal/demo", "transport/client transport/api/... participants cmd/internal/bank"},
 	{"cmd/internal/fleet", ""},
-	{"cmd/internal/bench", "transport/client transport/api/... cmd/internal/..."},
+	{"cmd/internal/bench", "transport/client transport/certs transport/api/... cmd/internal/..."},
 	{"cmd/internal/faults", "cmd/internal/fleet"},
 	{"cmd/internal/chaos", "transport/client transport/api/... participants/kv coordinator/history cmd/internal/..."},
 	{"cmd/...", "..."},

@@ -50,6 +50,9 @@ type Config struct {
 	Nodes     int
 	// LogStore is the nodes' --log-store; empty is their default.
 	LogStore string
+	// TLS has the nodes and the bench speak TLS, with certificates made for the run, and
+	// every caller known. Participants speak plain text as before.
+	TLS bool
 	// ServerArgs are further arguments of every node.
 	ServerArgs []string
 	// Participants are Trivial or KV, and ParticipantsCount how many are registered.

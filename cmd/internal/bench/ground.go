@@ -40,6 +40,7 @@ type ground struct {
 	ports    *ports
 	debug    map[string]string // where each process serves its profiles, by its name
 	clients  []*client.Client
+	security client.Security // of clients; none where the nodes speak plain text
 }
 
 // newGround starts nodes and participants, registers these, and waits until the leader
@@ -94,7 +95,7 @@ func ownDirectory(below string) (string, error) {
 // dial makes the SDK clients.
 func (g *ground) dial(endpoints []string, count int) error {
 	for range count {
-		c, err := client.New(client.Config{Endpoints: endpoints})
+		c, err := client.New(client.Config{Endpoints: endpoints, Security: g.security})
 		if err != nil {
 			return err
 		}
@@ -159,12 +160,19 @@ func (g *ground) startNodes(cfg Config) error {
 		}
 		addresses = append(addresses, address)
 	}
-	var err error
+	var ids []string
+	for n := range cfg.Nodes {
+		ids = append(ids, fmt.Sprintf("n%d", n+1)) // as a fleet calls them
+	}
+	secured, err := g.issue(cfg, ids)
+	if err != nil {
+		return err
+	}
 	g.cluster, err = g.fleet.StartClusterWith(g.ports.fleet, fleet.Options{
 		Nodes: cfg.Nodes, Args: cfg.serverArgs(),
 		Env: func(id string) []string {
 			g.debug[id] = addresses[len(g.debug)]
-			return []string{"DECREE_DEBUG_LISTEN=" + g.debug[id]}
+			return append(secured(id), "DECREE_DEBUG_LISTEN="+g.debug[id])
 		},
 	})
 	return err
