@@ -75,9 +75,10 @@ func TestScreenshots(t *testing.T) {
 		{"participants", "#/participants", "article .dot.bad", "light"},
 		{"cluster", "#/cluster", "article.leads", "dark"},
 	}
+	var tabs []*tab
 	for name, l := range map[string]look{"light": desk, "dark": night, "phone": phone} {
 		p := open(t, browser, at+"/#/", l)
-		p.reads(".tile", "p") // alive
+		tabs = append(tabs, p)
 		p.wants("some history", "document.querySelectorAll('.latest li').length > 3")
 		time.Sleep(12 * time.Second) // a chart needs some history to be worth a picture
 		for _, v := range views {
@@ -86,16 +87,34 @@ func TestScreenshots(t *testing.T) {
 			}
 			p.goTo(v.hash)
 			p.run(chromedp.WaitReady(v.ready, chromedp.ByQuery))
-			if err := os.WriteFile(filepath.Join(*screenshots, v.name+"-"+name+".png"), small(t, p.shot()), 0o644); err != nil {
-				t.Fatal(err)
-			}
+			p.keep(v.name + "-" + name)
 		}
+	}
+
+	for _, p := range tabs {
+		p.mayLose(true)
+	}
+	leader := x.leader()
+	x.kill(leader)
+	x.leader()
+	other := x.nodes[slices.IndexFunc(x.nodes, func(n *node) bool { return n != leader })]
+	p := open(t, browser, "http://"+other.http+"/#/tx/"+s.pending, desk)
+	p.run(chromedp.WaitReady("svg.timeline .next", chromedp.ByQuery))
+	p.wants("a failed attempt of the next leader", `document.querySelectorAll("svg.timeline .cross").length > 1`)
+	p.keep("takeover-light")
+}
+
+// keep writes a picture of the window.
+func (p *tab) keep(name string) {
+	p.t.Helper()
+	if err := os.WriteFile(filepath.Join(*screenshots, name+".png"), small(p.t, p.shot()), 0o644); err != nil {
+		p.t.Fatal(err)
 	}
 }
 
 // small is a picture of the 256 colours that it has most of: the page is of few, and the
 // edges of its letters can bear it.
-func small(t *testing.T, shot []byte) []byte {
+func small(t testing.TB, shot []byte) []byte {
 	t.Helper()
 	picture, err := png.Decode(bytes.NewReader(shot))
 	if err != nil {

@@ -69,6 +69,7 @@ function branch(b, recordings, p) {
   }
   out.moments = [...out.prepares.flatMap((x) => [x.sent, x.voted]), ...out.tries.flatMap((x) => [x.sent, x.ended]), out.elidedFrom, out.acknowledged, out.next].filter((t) => t !== undefined);
   out.outcome = b.receipt && b.receipt !== "RECEIPT_UNSPECIFIED" ? b.receipt : out.heardReceipt;
+  out.earlier = out.acknowledged === undefined && out.outcome !== undefined; // its receipt is in the log, and nobody tells when it came
   out.answered = out.heard ?? (b.vote !== "VOTE_UNSPECIFIED" ? b.vote : undefined);
   return out;
 }
@@ -119,7 +120,7 @@ function ticks(p, x, linear, room) {
   const taken = [];
   for (const t of wanted) {
     if (t === undefined || t < p.start || t > p.end) continue;
-    if (taken.every((u) => Math.abs(x(u) - x(t)) > room)) taken.push(t);
+    if (taken.every((u) => Math.abs(x(u) - x(t)) > room && span(u - p.start) !== span(t - p.start))) taken.push(t);
   }
   return taken.sort((a, b) => a - b);
 }
@@ -242,7 +243,7 @@ function drawBranch(svg, p, b, x, y, right) {
   }
   if (b.answered === "VOTE_COMMIT") {
     const from = b.votedAt ?? p.stagedAt ?? p.start;
-    const to = Math.max(from, b.acknowledged ?? p.asOf ?? p.end);
+    const to = Math.max(from, b.acknowledged ?? (b.earlier ? p.decidedAt : undefined) ?? p.asOf ?? p.end);
     svg.prepend(titled(s("line", { x1: x(from), y1: y, x2: x(to), y2: y, class: "holds" }), `prepared, and holding its locks: ${span(to - from)}`));
   }
   const kind = p.commit ? "commit" : "abort";
@@ -264,6 +265,10 @@ function drawBranch(svg, p, b, x, y, right) {
     }
   });
   if (b.answered && b.votedAt !== undefined) svg.append(vote(b, x(b.votedAt), y));
+  if (b.earlier && p.recordings[0]?.begun > p.decidedAt) {
+    const at = (x(p.decidedAt) + x(p.recordings[0].begun)) / 2;
+    svg.append(titled(s("g", { class: `receipt earlier ${kind}` }, s("circle", { cx: at, cy: y, r: 8 }), s("path", { d: `M${at - 3.5} ${y}l2.5 2.8 4.5-5.4` })), "acknowledged under an earlier leader"));
+  }
   if (b.acknowledged !== undefined) {
     const bad = /HEURISTIC/.test(b.outcome ?? "");
     const at = x(b.acknowledged);
@@ -311,7 +316,7 @@ export function summary(p) {
   const parts = [`Transaction ${word(p.tx.state, "STATE")}`];
   if (p.decidedAt !== undefined) parts.push(`decided ${span(p.decidedAt - p.start)} after its beginning, in log entry ${p.decided.index}, epoch ${p.decided.epoch}`);
   for (const b of p.branches) {
-    const told = [b.answered && `voted ${word(b.answered, "VOTE")}`, b.attempts && `${b.attempts} deliveries`, b.acknowledged !== undefined ? "acknowledged" : p.decided && "not acknowledged"].filter(Boolean);
+    const told = [b.answered && `voted ${word(b.answered, "VOTE")}`, b.attempts && `${b.attempts} deliveries`, b.acknowledged !== undefined || b.earlier ? "acknowledged" : p.decided && "not acknowledged"].filter(Boolean);
     parts.push(`${b.participant}: ${told.join(", ") || "nothing recorded"}`);
   }
   return `${parts.join(". ")}. The table below has it all.`;

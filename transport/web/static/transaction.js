@@ -121,7 +121,7 @@ function branches(p) {
       ["Prepare", [at(prepare?.sent), b.prepares.length > 1 && h("span", { class: "dim" }, ` ×${b.prepares.length}`)]],
       ["Vote", [b.answered ? h("span", { class: `vote-word ${word(b.answered, "VOTE")}` }, word(b.answered, "VOTE")) : h("span", { class: "dim" }, "–"), b.votedAt !== undefined && [" ", at(b.votedAt)], b.detail && h("div", { class: "detail" }, b.detail)]],
       ["Deliveries", b.attempts ? [count(b.attempts), h("span", { class: "dim" }, " from "), at(b.first), b.last !== b.first && [h("span", { class: "dim" }, " to "), at(b.last)]] : h("span", { class: "dim" }, "–")],
-      ["Acknowledged", [at(b.acknowledged), b.outcome && b.outcome !== "RECEIPT_DONE" && h("div", { class: "detail bad" }, word(b.outcome, "RECEIPT"), b.evidence && `: ${b.evidence}`)]],
+      ["Acknowledged", [b.earlier ? h("span", { class: "dim" }, "yes, time not recorded") : at(b.acknowledged), b.outcome && b.outcome !== "RECEIPT_DONE" && h("div", { class: "detail bad" }, word(b.outcome, "RECEIPT"), b.evidence && `: ${b.evidence}`)]],
       ["Last error", b.error ? h("span", { class: "detail" }, b.error) : h("span", { class: "dim" }, "none")],
       ["Next attempt", next || h("span", { class: "dim" }, "–")],
     ];
