@@ -85,6 +85,7 @@ func (p *program) command() *cobra.Command {
 		p.configCommand(),
 		p.doctorCommand(),
 		p.logLevelCommand(),
+		p.healthCommand(),
 		p.versionCommand(),
 		p.manCommand(),
 		outputTopic(),

@@ -8,6 +8,8 @@ import (
 	"iter"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
 	decreev1 "github.com/decree-tx/decree/transport/api/decree/v1"
 )
@@ -120,6 +122,28 @@ func (c *Client) NodeStatus(ctx context.Context, endpoint string) (*decreev1.Sta
 		return nil, k.err
 	}
 	return answer, nil
+}
+
+// Health is nil where one node, by its endpoint as in Config, says that it serves. It
+// needs no identity, and asks once. One that is stopping says that it does not:
+// [ErrUnavailable].
+func (c *Client) Health(ctx context.Context, endpoint string) error {
+	e, ok := c.endpoints.find(endpoint)
+	if !ok {
+		return fmt.Errorf("decree: %q is not one of the endpoints", endpoint)
+	}
+	answer, err := attempt(ctx, e, nil, func(ctx context.Context, conn *grpc.ClientConn) (*healthv1.HealthCheckResponse, error) {
+		return healthv1.NewHealthClient(conn).Check(ctx, &healthv1.HealthCheckRequest{})
+	})
+	if err != nil {
+		k := &call{mode: read}
+		k.judge(err)
+		return k.err
+	}
+	if state := answer.GetStatus(); state != healthv1.HealthCheckResponse_SERVING {
+		return &Error{Reason: ErrUnavailable, Code: codes.Unavailable, Message: "the node says " + state.String()}
+	}
+	return nil
 }
 
 // Status is the cluster as the leader sees it, or another node while there is
