@@ -8,7 +8,7 @@ BIN     := bin/decree
 TIMEOUT ?= 20m
 
 .DEFAULT_GOAL := help
-.PHONY: help monitoring build test test-short test-fast costs databases failovers sim model fuzz mutants scale man lint generate check-generated demo bank bank-chaos chaos bench page-test screenshots clean ci
+.PHONY: help monitoring build test test-short test-fast costs databases failovers sim model fuzz mutants scale man lint generate check-generated demo bank bank-chaos chaos bench page-test screenshots packages clean ci
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -88,6 +88,9 @@ page-test: build ## use the page in a real Chromium, against three real nodes
 screenshots: build ## take the README's pictures of the page, of three real nodes at work
 	scripts/chromium.sh
 	$(GO) test -C scripts/page -count 1 -timeout 15m -run '^TestScreenshots$$' . -args -screenshots $(CURDIR)/transport/web/screenshots
+
+packages: ## check go install from a module proxy, the systemd unit and the Kubernetes manifests
+	scripts/packages.sh
 
 ci: ## what CI runs
 	.ci/run
