@@ -316,6 +316,21 @@ func TestListAndWatch(t *testing.T) {
 	}
 }
 
+// TestWatchGoesOn breaks every stream off: what was missed is told once, and after the
+// user's patience the watch ends.
+func TestWatchGoesOn(t *testing.T) {
+	node := &fakeNode{events: []*decreev1.Transaction{someTransaction()}, refusal: refuse(codes.Unavailable, "SHUTTING_DOWN", "the node stops")}
+	got := run(t, node, "", "tx", "watch", "--patience", "600ms")
+	if got.exit != exitUnavailable || strings.Count(got.stdout, someTxID) < 2 ||
+		strings.Count(got.stderr, "goes on; changes in between were missed: the node stops") != 1 {
+		t.Errorf("%+v", got)
+	}
+	one := run(t, &fakeNode{refusal: refuse(codes.NotFound, "NOT_FOUND", "no such transaction")}, "", "tx", "watch")
+	if one.exit != exitNotFound {
+		t.Errorf("refused: %+v", one)
+	}
+}
+
 func TestInteractive(t *testing.T) {
 	node := &fakeNode{}
 	begun := run(t, node, "", "tx", "begin", "-q", "--timeout", "2m")

@@ -136,6 +136,15 @@ func (p *program) reportJSON(err error, exit int) {
 	_ = encoder.Encode(report) // stderr is the last resort
 }
 
+// warn tells on stderr what does not end the command.
+func (p *program) warn(text string) {
+	if p.out.format == formatJSON {
+		_ = json.NewEncoder(p.stderr).Encode(map[string]string{"warning": text}) // stderr is the last resort
+		return
+	}
+	fmt.Fprintf(p.stderr, "decree: %s\n", safe(text))
+}
+
 // hint says what to do next, where that is known.
 func (p *program) hint(err error) string {
 	if h := hintFor(err); h != "" {

@@ -28,12 +28,17 @@ One object on one line, unless it says otherwise:
   doctor                 {ok, checks: [{check, subject?, result, measured, remedy?}]}
   dev                    {nodes: [{id, grpc, http}], participants: [name], data}, once all
                          is ready
+  audit                  AuditRecords, a line each
+  log-level              the loggers and their levels
+  cert ca, cert issue    {certificate, key, hosts?} for each pair, a line each
+  token create           {token, line}
   bench, bank            a report, described by their help
   what only changes      {}
   something
 
 An error is one object on stderr: {error, problems?, hint?, reason?, txid?, exit}, where
-reason is the API's (transport/status.go) and exit the exit code.`
+reason is the API's (transport/status.go) and exit the exit code. What is only worth
+knowing is {warning} there.`
 
 // outputTopic is help that belongs to no command.
 func outputTopic() *cobra.Command {

@@ -117,7 +117,7 @@ func tell(told *decreev1.GetTimelineResponse) story {
 }
 
 func branchName(b *decreev1.Branch) string {
-	return fmt.Sprintf("%d %s", b.GetNumber(), safe(b.GetParticipant()))
+	return safe(fmt.Sprintf("%d %s", b.GetNumber(), b.GetParticipant()))
 }
 
 func (s *story) add(at *timestamppb.Timestamp, bad bool, who, format string, args ...any) {
@@ -304,7 +304,7 @@ func (p *program) showTimeline(told *decreev1.GetTimelineResponse) {
 		if e.bad {
 			c.tint = red
 		}
-		rows = append(rows, []cell{{text: "+" + brief(e.at.Sub(first))}, {text: e.who}, c})
+		rows = append(rows, []cell{{text: "+" + brief(e.at.Sub(first))}, {text: safe(e.who)}, c})
 	}
 	p.out.linef("")
 	p.out.write(layOut(rows, p.out.tinted))

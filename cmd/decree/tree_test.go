@@ -130,25 +130,35 @@ var arguments = map[string]string{
 	"LEVEL": "debug", "DIR": "",
 }
 
+func skippedInTree(cmd *cobra.Command) bool {
+	return !cmd.Runnable() || cmd.HasSubCommands() || cmd.Name() == "help" ||
+		forever[cmd.CommandPath()] || forever[cmd.Parent().CommandPath()]
+}
+
+// argumentsFor is a command line on which a command gets as far as it can.
+func argumentsFor(cmd *cobra.Command) []string {
+	args := strings.Fields(cmd.CommandPath())[1:]
+	for _, word := range strings.Fields(cmd.Use)[1:] {
+		if argument := arguments[strings.Trim(word, "[].")]; argument != "" {
+			args = append(args, argument)
+		}
+	}
+	if cmd.Flag("patience") != nil {
+		args = append(args, "--patience", "5s")
+	}
+	return args
+}
+
 // TestJSONWhateverHappens runs every command with arguments that fit, against a node that
 // answers and one that refuses: what comes out is JSON, line by line, on stdout and on
 // stderr.
 func TestJSONWhateverHappens(t *testing.T) {
 	t.Chdir(t.TempDir())
 	for _, cmd := range tree(t) {
-		if !cmd.Runnable() || cmd.HasSubCommands() || forever[cmd.CommandPath()] || forever[cmd.Parent().CommandPath()] || cmd.Name() == "help" {
+		if skippedInTree(cmd) {
 			continue
 		}
-		args := strings.Fields(cmd.CommandPath())[1:]
-		for _, word := range strings.Fields(cmd.Use)[1:] {
-			if argument := arguments[strings.Trim(word, "[].")]; argument != "" {
-				args = append(args, argument)
-			}
-		}
-		args = append(args, "-o", "json")
-		if cmd.Flag("patience") != nil {
-			args = append(args, "--patience", "5s")
-		}
+		args := append(argumentsFor(cmd), "-o", "json")
 		for name, node := range map[string]*fakeNode{
 			"answers": {
 				result: committed, transaction: someTransaction(), check: &decreev1.CheckResponse{Reachable: true},

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -164,32 +165,79 @@ func (p *program) watchCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "watch [TXID]",
 		Short: "show state changes as they happen",
-		Long:  "Shows the state changes of one transaction until it is finished, or those of all until\nit is stopped. With -o json, one object a line.",
-		Args:  cobra.MaximumNArgs(1),
+		Long: `Shows the state changes of one transaction until it is finished, or those of all until
+it is stopped. With -o json, one object a line.
+
+When the node that tells them fails, it goes on at another. Of all transactions the
+changes in between are then missed, which is said on stderr; decree tx list tells the
+present.`,
+		Example: "  decree tx watch\n  decree tx watch 01890a5d-ac96-774b-bcce-b302099a8057 -o json",
+		Args:    cobra.MaximumNArgs(1),
 		RunE: p.attached(func(ctx context.Context, c *client.Client, args []string) error {
-			txid := ""
-			if len(args) == 1 {
-				txid = args[0]
-			}
-			for t, err := range c.Watch(ctx, txid) {
-				switch {
-				case err != nil && ctx.Err() != nil:
-					return nil // stopped, as it was meant to be
-				case err != nil:
-					return err
-				case p.out.format == formatJSON:
-					p.out.message(t)
-				default:
-					p.out.linef("%s  %s  %-10s  %s", shortTime(lastStamp(t)), t.GetTxid(), word(t.GetState()),
-						cmp.Or(damageText(t.GetDamage()), reasonText(t.GetReason())))
-				}
-				if p.out.err != nil {
-					return nil // nobody reads any more; Run reports it
-				}
-			}
-			return nil
+			return p.watch(ctx, c, strings.Join(args, ""))
 		}),
 	}
+}
+
+// watchPause is between one stream that broke off and the next.
+const watchPause = 250 * time.Millisecond
+
+// watch shows changes until ctx ends, or the transaction does. A watch of all that breaks
+// off begins again, unless that fails for the user's patience.
+func (p *program) watch(ctx context.Context, c *client.Client, txid string) error {
+	told := false // that changes were missed
+	for lost := time.Now(); ; {
+		began := time.Now()
+		err := p.watchOnce(ctx, c, txid)
+		if time.Since(began) > watchPause {
+			lost, told = time.Now(), false // it had stood
+		}
+		switch {
+		case err == nil || ctx.Err() != nil || p.out.err != nil:
+			return nil // it is over, it was stopped, or nobody reads any more, which Run reports
+		case txid != "" || !brokeOff(err) || time.Since(lost) > p.dial.patience:
+			return err
+		case !told:
+			p.warn("the watch broke off and goes on; changes in between were missed: " + strings.TrimPrefix(err.Error(), "decree: "))
+			told = true
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(watchPause):
+		}
+	}
+}
+
+// brokeOff tells the end of a stream from a refusal.
+func brokeOff(err error) bool {
+	for _, reason := range []client.Reason{
+		client.ErrUnavailable, client.ErrShuttingDown, client.ErrInternal, client.ErrCanceled, client.ErrNotLeader, client.ErrWatchLagged,
+	} {
+		if errors.Is(err, reason) {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *program) watchOnce(ctx context.Context, c *client.Client, txid string) error {
+	for t, err := range c.Watch(ctx, txid) {
+		switch {
+		case err != nil:
+			return err
+		case p.out.format == formatJSON:
+			p.out.message(t)
+		default:
+			state := word(t.GetState())
+			p.out.write([]byte(fmt.Sprintf("%s  %s  %s  %s\n", shortTime(lastStamp(t)), safe(t.GetTxid()),
+				p.out.paint(tintOf("state", state), fmt.Sprintf("%-10s", state)),
+				safe(cmp.Or(damageText(t.GetDamage()), reasonText(t.GetReason()))))))
+		}
+		if p.out.err != nil {
+			return nil
+		}
+	}
+	return nil
 }
 
 // lastStamp is when the transaction came into its present state, as far as it is

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -144,7 +143,7 @@ func (p *program) versionLines(b provenance, nodes []nodeVersion, mixed bool) {
 	p.out.linef("")
 	p.out.table([]string{"NODE", "ENDPOINT", "VERSION", "ERROR"}, rows)
 	if mixed {
-		fmt.Fprintln(p.stderr, "decree: the nodes run different versions: finish the upgrade, node by node")
+		p.warn("the nodes run different versions: finish the upgrade, node by node")
 	}
 }
 
