@@ -172,7 +172,7 @@ func (g *ground) startNodes(cfg Config) error {
 		Nodes: cfg.Nodes, Args: cfg.serverArgs(),
 		Env: func(id string) []string {
 			g.debug[id] = addresses[len(g.debug)]
-			return append(secured(id), "DECREE_DEBUG_LISTEN="+g.debug[id])
+			return append(secured(id), "DECREE_OPERATOR_ADDR="+g.debug[id])
 		},
 	})
 	return err
