@@ -46,7 +46,7 @@ func newBrowser(t testing.TB) context.Context {
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(path), chromedp.NoSandbox, // all it loads is ours
 		chromedp.Flag("disable-dev-shm-usage", true), chromedp.WSURLReadTimeout(patience),
-		chromedp.Flag("force-color-profile", "srgb"), chromedp.Flag("hide-scrollbars", false))
+		chromedp.Flag("force-color-profile", "srgb"), chromedp.Flag("ignore-certificate-errors", true), chromedp.Flag("hide-scrollbars", false))
 	ctx, cancel := chromedp.NewExecAllocator(context.Background(), options...)
 	t.Cleanup(cancel)
 	quiet := func(string, ...any) {} // it complains of events that are newer than it
@@ -62,6 +62,7 @@ type look struct {
 	width, height int
 	dark, phone   bool
 	still         bool // prefers-reduced-motion
+	refused       bool // requests may fail
 }
 
 var (
@@ -77,7 +78,7 @@ func open(t testing.TB, browser context.Context, url string, l look) *tab {
 	t.Cleanup(cancel)
 	ctx, cancel = context.WithTimeout(ctx, 5*time.Minute)
 	t.Cleanup(cancel)
-	p := &tab{t: t, ctx: ctx}
+	p := &tab{t: t, ctx: ctx, offline: l.refused}
 	chromedp.ListenTarget(ctx, p.hear)
 	scheme, motion := "light", "no-preference"
 	if l.dark {

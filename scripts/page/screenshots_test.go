@@ -112,8 +112,8 @@ func (p *tab) keep(name string) {
 	}
 }
 
-// small is a picture of the 256 colours that it has most of: the page is of few, and the
-// edges of its letters can bear it.
+// small is a picture of 256 colours, those that it has most of, among them one of each
+// kind: the page is of few, and the edges of its letters can bear it.
 func small(t testing.TB, shot []byte) []byte {
 	t.Helper()
 	picture, err := png.Decode(bytes.NewReader(shot))
@@ -130,8 +130,14 @@ func small(t testing.TB, shot []byte) []byte {
 	}
 	colours := slices.SortedFunc(maps.Keys(counts), func(a, b color.NRGBA) int { return counts[b] - counts[a] })
 	var palette color.Palette
-	for _, c := range colours[:min(256, len(colours))] {
-		palette = append(palette, c)
+	kinds := map[[3]uint8]bool{}
+	const most = 96
+	for i, c := range colours {
+		kind := [3]uint8{c.R >> 4, c.G >> 4, c.B >> 4}
+		if len(palette) < 256 && (i < most || !kinds[kind]) {
+			kinds[kind] = true
+			palette = append(palette, c)
+		}
 	}
 	nearest := map[color.NRGBA]uint8{}
 	for _, c := range colours {
