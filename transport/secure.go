@@ -142,27 +142,35 @@ func (g *guard) identify(ctx context.Context) (admission, error) {
 	if p == nil {
 		return admission{}, errUnauthenticated
 	}
-	if _, inward := p.AuthInfo.(inwardInfo); inward {
+	_, inward := p.AuthInfo.(inwardInfo)
+	named := len(metadata.ValueFromIncomingContext(ctx, metadataCaller)) > 0
+	if sent := metadata.ValueFromIncomingContext(ctx, "authorization"); len(sent) > 0 {
+		a, err := g.bearer(sent) // the gateway's too, so that its streams end with the token
+		if err == nil && named && !inward {
+			err = forged(a.who)
+		}
+		return a, err
+	}
+	if inward {
 		who, err := callerSent(ctx)
 		return admission{who: who}, err
-	}
-	if sent := metadata.ValueFromIncomingContext(ctx, "authorization"); len(sent) > 0 {
-		return g.bearer(sent)
 	}
 	info, _ := p.AuthInfo.(shownInfo)
 	switch {
 	case info.err != nil:
 		return admission{}, info.err
-	case info.who.Role != certs.Node:
-		if len(metadata.ValueFromIncomingContext(ctx, metadataCaller)) > 0 {
-			return admission{}, fmt.Errorf("%w: %s is believed from nodes, and this is %s", errDenied, metadataCaller, info.who)
-		}
-		return admission{who: info.who}, nil
-	case len(metadata.ValueFromIncomingContext(ctx, metadataCaller)) == 0:
-		return admission{who: info.who, node: true}, nil
+	case info.who.Role != certs.Node && named:
+		return admission{}, forged(info.who)
+	case !named:
+		return admission{who: info.who, node: info.who.Role == certs.Node}, nil
 	}
 	who, err := callerSent(ctx)
 	return admission{who: who, node: true}, err
+}
+
+// forged refuses whoever is no node and names a caller: somebody is trying.
+func forged(by certs.Identity) error {
+	return fmt.Errorf("%w: %s is believed from nodes, and this is %s", errDenied, metadataCaller, by)
 }
 
 // callerSent reads the metadata of somebody who is believed.
@@ -195,7 +203,7 @@ func (g *guard) bearer(sent []string) (admission, error) {
 // still reports whether a stream's token holds, and is cheap where the access file has
 // not changed.
 func (g *guard) still(a *admission) error {
-	if a == nil || a.token == "" {
+	if a.token == "" {
 		return nil
 	}
 	reads := g.access.Reads()
@@ -245,12 +253,27 @@ func (g *guard) stream(srv any, s grpc.ServerStream, info *grpc.StreamServerInfo
 	if err != nil {
 		return err
 	}
+	ctx := context.WithValue(asCaller(s.Context(), a.who), admissionKey{}, &a)
 	if _, many := srv.(*transactions); many && info.IsClientStream {
 		a.pass.Leave()
+		return handler(srv, endingStream{s, ctx})
 	}
 	defer a.pass.Leave()
-	ctx := context.WithValue(asCaller(s.Context(), a.who), admissionKey{}, &a)
-	return handler(srv, endingStream{s, ctx})
+	return handler(srv, heldStream{endingStream{s, ctx}, g, &a})
+}
+
+// heldStream says nothing more once the token that opened it is taken away.
+type heldStream struct {
+	endingStream
+	guard *guard
+	from  *admission
+}
+
+func (s heldStream) SendMsg(m any) error {
+	if err := s.guard.still(s.from); err != nil {
+		return refuse(err, "")
+	}
+	return s.ServerStream.SendMsg(m) //nolint:wrapcheck // a stream's own
 }
 
 // admissionKey is where a stream's context has its admission.

@@ -287,7 +287,8 @@ func TestAMethodWithoutARowIsNobodys(t *testing.T) {
 // TestOnlyNodesNameCallers: the caller that is forwarded is the one who called, and
 // nobody else can pretend to forward.
 func TestOnlyNodesNameCallers(t *testing.T) {
-	c := newCastle(t)
+	token, line := access.NewToken(certs.Identity{Role: certs.Client, Name: "batch"})
+	c := newCastle(t, line)
 	leader := c.leaderNode("n1")
 	follower := c.node("n2", nil)
 	follower.follow("n1")
@@ -313,6 +314,10 @@ func TestOnlyNodesNameCallers(t *testing.T) {
 				t.Errorf("%s says that it is another: %v", who, err)
 			}
 		}
+	}
+	forged := metadata.AppendToOutgoingContext(t.Context(), metadataCaller, "operator/ada", "authorization", "Bearer "+token)
+	if _, err := decreev1.NewTransactionsClient(c.dial(leader, "")).Begin(forged, &decreev1.BeginRequest{}); status.Code(err) != codes.PermissionDenied {
+		t.Errorf("a token's holder says that it is another: %v", err)
 	}
 	// A node's own word must be one.
 	for _, caller := range [][]string{{}, {""}, {"node/n1"}, {"root/x"}, {"client/web", "operator/ada"}} {
