@@ -113,7 +113,7 @@ func TestEqualJSONGivesEqualBytes(t *testing.T) {
 
 func TestClipCutsAtARune(t *testing.T) {
 	for _, s := range []string{"", "short", strings.Repeat("é", txn.MaxReasonDetail), "x" + strings.Repeat("é", txn.MaxReasonDetail)} {
-		got := clip(s)
+		got := clip(s, txn.MaxReasonDetail)
 		if len(got) > txn.MaxReasonDetail || !utf8.ValidString(got) || !strings.HasPrefix(s, got) || len(got) < min(len(s), txn.MaxReasonDetail-1) {
 			t.Errorf("%d bytes became %d", len(s), len(got))
 		}

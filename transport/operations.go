@@ -4,8 +4,11 @@ import (
 	"cmp"
 	"context"
 
+	"github.com/decree-tx/decree/coordinator"
 	"github.com/decree-tx/decree/fsm"
+	"github.com/decree-tx/decree/fsm/txn"
 	decreev1 "github.com/decree-tx/decree/transport/api/decree/v1"
+	"github.com/decree-tx/decree/transport/certs"
 )
 
 // operations is decree.v1.Operations.
@@ -32,10 +35,25 @@ func (s *Server) onRecord(ctx context.Context, action, target, detail, why strin
 	}
 	err := do()
 	if err != nil && s.cfg.Coordinator.Leads() {
-		said := message(err)
-		s.cfg.Registrar.Note(ctx, by, action+": failed", target, said[:min(len(said), fsm.MaxAuditText)]) //nolint:errcheck // as said
+		s.cfg.Registrar.Note(ctx, by, action+": failed", target, clip(message(err), fsm.MaxAuditText)) //nolint:errcheck // as said
 	}
 	return err
+}
+
+// overseen puts on the record that an operator ends what somebody else began, before it
+// does. What the log does not know may become somebody's, and is recorded as well.
+func (s *Server) overseen(ctx context.Context, action string, id txn.TxID, why string) error {
+	if callerOf(ctx).Role != certs.Operator {
+		return nil
+	}
+	begun := ""
+	if t, known := s.cfg.Machine.Transaction(id); known {
+		if t.State.Decided() || t.Owner == coordinator.CallerOf(ctx).Owner {
+			return nil
+		}
+		begun = "begun by " + cmp.Or(t.Owner.String(), anonymous)
+	}
+	return s.cfg.Registrar.Note(ctx, operatorOf(ctx, why), action, id.String(), begun)
 }
 
 // ListAudit implements the RPC.

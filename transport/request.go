@@ -195,14 +195,13 @@ func parseCursor(token string, bad *invalidError) txn.TxID {
 	return id
 }
 
-// clip bounds a client's words, which are replicated, at a rune's edge.
-func clip(s string) string {
-	if len(s) <= txn.MaxReasonDetail {
+// clip bounds words that are replicated, at a rune's edge.
+func clip(s string, most int) string {
+	if len(s) <= most {
 		return s
 	}
-	end := txn.MaxReasonDetail
-	for !utf8.RuneStart(s[end]) {
-		end--
+	for !utf8.RuneStart(s[most]) {
+		most--
 	}
-	return s[:end]
+	return s[:most]
 }

@@ -227,6 +227,9 @@ func (s *transactions) Commit(ctx context.Context, req *decreev1.CommitRequest) 
 		txid:   req.GetTxid(),
 		budget: s.cfg.DefaultTimeout + callBudget,
 		local: func(ctx context.Context) (*decreev1.CommitResponse, error) {
+			if err := s.overseen(ctx, "commit", id, ""); err != nil {
+				return nil, err
+			}
 			r, err := s.cfg.Coordinator.Commit(ctx, id, votes, wait)
 			if err != nil {
 				return nil, err
@@ -269,7 +272,11 @@ func (s *transactions) Abort(ctx context.Context, req *decreev1.AbortRequest) (*
 		txid:   req.GetTxid(),
 		budget: callBudget,
 		local: func(ctx context.Context) (*decreev1.AbortResponse, error) {
-			r, err := s.cfg.Coordinator.Abort(ctx, id, clip(req.GetReason()), wait)
+			why := clip(req.GetReason(), txn.MaxReasonDetail)
+			if err := s.overseen(ctx, "abort", id, why); err != nil {
+				return nil, err
+			}
+			r, err := s.cfg.Coordinator.Abort(ctx, id, why, wait)
 			if err != nil {
 				return nil, err
 			}
