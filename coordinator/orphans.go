@@ -153,7 +153,7 @@ func (t *term) endOrphans(ctx context.Context, l *lane, orphans []branchName) er
 	var unresolved []branchName
 	defer func() {
 		if len(unresolved) > 0 {
-			t.logger.Error("prepared branches wait for an operator, for their outcome is forgotten or lost (decree tx list --unresolved)",
+			t.logger.Error("prepared branches wait for an operator, for their outcome is forgotten or lost (decree tx unresolved)",
 				"participant", l.name, "branches", len(unresolved), "one", unresolved[0].txid)
 		}
 	}()

@@ -77,7 +77,7 @@ func (t *term) takeOver() {
 	}
 	t.logger.Info("driving transactions", "unfinished", len(t.live))
 	if held > 0 {
-		t.logger.Error("transactions were undecided when the cluster was restored; an operator must decide them (decree tx list --unresolved)", "transactions", held)
+		t.logger.Error("transactions were undecided when the cluster was restored; an operator must decide them (decree tx unresolved)", "transactions", held)
 	}
 	t.work.Go(t.scanOrphans)
 }

@@ -275,14 +275,15 @@ func (l *lane) listed(ctx context.Context, p participants.Participant, id txn.Tx
 	return found, err
 }
 
-// Arbitrate writes an operator's decision about transactions that are unresolved, and
-// ends their branches by it where it can reach them; the orphan scan goes on where it
-// cannot. It answers with their states by then, in the order of ids: one that was
-// decided before keeps its decision (rule R1). A transaction that the cluster decides
-// itself fails it with txn.ErrNotLost; those before it are decided.
-func (c *Coordinator) Arbitrate(ctx context.Context, ids []txn.TxID, d txn.Decision, detail string) ([]*txn.Transaction, error) {
-	if len(ids) == 0 || len(ids) > MaxArbitrated {
-		return nil, fmt.Errorf("%w: %d transactions, want 1 to %d", ErrInvalid, len(ids), MaxArbitrated)
+// Arbitrate writes an operator's decisions about transactions that are unresolved, each
+// a txn.Arbitrate or a record of one, and ends their branches by them where it can reach
+// them; the orphan scan goes on where it cannot. It answers with their states by then, in
+// the order of the commands: what was decided before keeps its decision (rule R1). A
+// transaction that the cluster decides itself fails it with txn.ErrNotLost; those before
+// it are decided.
+func (c *Coordinator) Arbitrate(ctx context.Context, commands []txn.Command) ([]*txn.Transaction, error) {
+	if n := len(commands); n == 0 || n > MaxArbitrated {
+		return nil, fmt.Errorf("%w: %d transactions, want 1 to %d", ErrInvalid, n, MaxArbitrated)
 	}
 	t, ctx, done, err := c.withinTerm(ctx)
 	if err != nil {
@@ -291,12 +292,13 @@ func (c *Coordinator) Arbitrate(ctx context.Context, ids []txn.TxID, d txn.Decis
 	defer done()
 	var decided []*txn.Transaction
 	unknown := false
-	for _, id := range ids {
-		tx, err := t.propose(ctx, txn.Arbitrate{ID: id, Decision: d, Detail: clip(detail)})
+	for _, command := range commands {
+		id := command.Transaction()
+		tx, err := t.propose(ctx, command)
 		if err != nil {
 			return decided, fmt.Errorf("transaction %s: %w", id, err)
 		}
-		t.logger.Warn("an operator has decided a transaction", "txid", id, "decision", tx.Decision(), "detail", detail)
+		t.logger.Warn("an operator has decided a transaction", "txid", id, "decision", tx.Decision())
 		if _, _, err := t.findFor(ctx, id); err != nil { // drives what is owed from here on
 			return decided, err
 		}

@@ -139,7 +139,7 @@ func TestNothingIsPresumedAfterARestore(t *testing.T) {
 		time.Sleep(txn.MaxSkew)
 		res, err = r.run(background, transfer(r.id(), "a", "b"))
 		r.mustDecide(res, err, txn.Commit)
-		if _, err := r.c.Arbitrate(background, []txn.TxID{r.id()}, txn.Commit, ""); !errors.Is(err, txn.ErrNotLost) {
+		if _, err := r.c.Arbitrate(background, []txn.Command{txn.Arbitrate{ID: r.id(), Decision: txn.Commit}}); !errors.Is(err, txn.ErrNotLost) {
 			t.Errorf("a decision of what the cluster decides: %v", err)
 		}
 	})
@@ -182,7 +182,11 @@ func (r *rig) wantEvidence(id txn.TxID, decided txn.Decision, want ...Evidence) 
 
 func (r *rig) arbitrate(d txn.Decision, ids ...txn.TxID) {
 	r.t.Helper()
-	decided, err := r.c.Arbitrate(background, ids, d, "ann: as the bank's books have it")
+	var commands []txn.Command
+	for _, id := range ids {
+		commands = append(commands, txn.Arbitrate{ID: id, Decision: d, Detail: "ann: as the bank's books have it"})
+	}
+	decided, err := r.c.Arbitrate(background, commands)
 	if err != nil || len(decided) != len(ids) {
 		r.t.Fatalf("%d decided, %v", len(decided), err)
 	}

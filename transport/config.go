@@ -32,6 +32,10 @@ type Coordinator interface {
 	Timelines(id txn.TxID) []coordinator.Timeline
 	Loads() []coordinator.Load
 	Leads() bool
+
+	Unresolved(ctx context.Context) (list []coordinator.Unresolved, away map[string]error, more bool, err error)
+	Evidence(ctx context.Context, id txn.TxID) (coordinator.Unresolved, error)
+	Arbitrate(ctx context.Context, commands []txn.Command) ([]*txn.Transaction, error)
 }
 
 // Node is what the server needs of *cluster.Node.
@@ -43,6 +47,7 @@ type Node interface {
 	AddNode(ctx context.Context, p cluster.Peer) error
 	RemoveNode(ctx context.Context, id string) error
 	TransferLeadership(ctx context.Context, id string) error
+	Barrier(ctx context.Context) error
 }
 
 // Registrar changes the registry of participants, on the leader, and puts what operators

@@ -124,6 +124,18 @@ func (c *fakeCoordinator) Abort(ctx context.Context, id txn.TxID, reason string,
 	return c.abort(ctx, id, reason, w)
 }
 
+func (c *fakeCoordinator) Unresolved(context.Context) ([]coordinator.Unresolved, map[string]error, bool, error) {
+	return nil, nil, false, nil
+}
+
+func (c *fakeCoordinator) Evidence(_ context.Context, id txn.TxID) (coordinator.Unresolved, error) {
+	return coordinator.Unresolved{ID: id}, txn.ErrNotLost
+}
+
+func (c *fakeCoordinator) Arbitrate(context.Context, []txn.Command) ([]*txn.Transaction, error) {
+	return nil, txn.ErrNotLost
+}
+
 func (c *fakeCoordinator) Inquire(ctx context.Context, id txn.TxID) (coordinator.Result, error) {
 	if c.inquire == nil {
 		return aborted(id, txn.Reason{Code: txn.ReasonPresumed}), nil
@@ -242,6 +254,7 @@ func (n *fakeNode) AddNode(ctx context.Context, p cluster.Peer) error {
 func (n *fakeNode) RemoveNode(ctx context.Context, id string) error {
 	return call(n.removeNode)(ctx, id)
 }
+func (n *fakeNode) Barrier(context.Context) error { return nil }
 func (n *fakeNode) TransferLeadership(ctx context.Context, id string) error {
 	return call(n.transfer)(ctx, id)
 }

@@ -62,7 +62,7 @@ var rights = map[string]roles{
 
 	decreev1.Operations_ListAudit_FullMethodName: watchmen,
 
-	// Txids of everybody, and whole states.
+	// A snapshot holds payloads, and what is unresolved is everybody's.
 	decreev1.Snapshots_Save_FullMethodName:            operators,
 	decreev1.Unresolved_ListUnresolved_FullMethodName: operators,
 	decreev1.Unresolved_GetEvidence_FullMethodName:    operators,

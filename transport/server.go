@@ -131,6 +131,8 @@ func (s *Server) newGRPC() *grpc.Server {
 	decreev1.RegisterParticipantsServer(g, &registry{Server: s})
 	decreev1.RegisterClusterServer(g, &nodes{Server: s})
 	decreev1.RegisterOperationsServer(g, &operations{Server: s})
+	decreev1.RegisterSnapshotsServer(g, newSnapshots(s))
+	decreev1.RegisterUnresolvedServer(g, &unresolved{Server: s})
 	healthv1.RegisterHealthServer(g, s.health)
 	reflection.Register(g)
 	return g

@@ -121,6 +121,7 @@ var refusals = [...]refusal{
 	{coordinator.ErrUnknownParticipant, codes.NotFound, reasonUnknownParticipant},
 	{fsm.ErrUnknownParticipant, codes.NotFound, reasonUnknownParticipant},
 	{fsm.ErrParticipantInUse, codes.FailedPrecondition, reasonParticipantInUse},
+	{fsm.ErrNoCluster, codes.FailedPrecondition, reasonInvalidRequest},
 	{fsm.ErrTooManyParticipants, codes.FailedPrecondition, reasonInvalidRequest},
 	{fsm.ErrLagged, codes.Aborted, reasonWatchLagged},
 	{participants.ErrUnfit, codes.FailedPrecondition, reasonParticipantUnfit},

@@ -25,6 +25,7 @@ func (p *program) clusterCommand() *cobra.Command {
 	p.dial.register(group)
 	group.AddCommand(
 		p.clusterStatusCommand(),
+		p.recoverCommand(),
 		onRecord(&cobra.Command{
 			Use:     "add ID RAFT-ADDRESS",
 			Short:   "admit an empty node that was started with --join",

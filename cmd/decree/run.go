@@ -76,6 +76,7 @@ func (p *program) command() *cobra.Command {
 		p.txCommand(),
 		p.participantCommand(),
 		p.clusterCommand(),
+		p.snapshotCommand(),
 		p.certCommand(),
 		p.tokenCommand(),
 		p.auditCommand(),

@@ -26,6 +26,8 @@ func (p *program) txCommand() *cobra.Command {
 		p.inquireCommand(),
 		p.showCommand(),
 		p.listCommand(),
+		p.unresolvedCommand(),
+		p.decideCommand(),
 		p.watchCommand(),
 	)
 	return asGroup(tx)
