@@ -9,7 +9,7 @@ var groups = []struct {
 }{
 	{"run", "Run it:", []string{"server", "dev"}},
 	{"use", "Use it:", []string{"tx", "participant"}},
-	{"operate", "Operate it:", []string{"cluster", "config", "doctor", "cert", "token", "audit", "log-level", "snapshot", "recover"}},
+	{"operate", "Operate it:", []string{"cluster", "config", "doctor", "cert", "token", "audit", "health", "log-level", "snapshot", "recover"}},
 	{"try", "Try it hard:", []string{"bank", "bench"}},
 }
 

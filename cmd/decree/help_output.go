@@ -29,6 +29,7 @@ One object on one line, unless it says otherwise:
   dev                    {nodes: [{id, grpc, http}], participants: [name], data}, once all
                          is ready
   audit                  AuditRecords, a line each
+  health                 {endpoint, serving, error?} for each endpoint, a line each
   log-level              the loggers and their levels
   cert ca, cert issue    {certificate, key, hosts?} for each pair, a line each
   token create           {token, line}
