@@ -26,6 +26,8 @@ type Submission struct {
 	Timeout  time.Duration // 0 means Config.DefaultTimeout
 	Wait     Wait
 	Owner    txn.Owner // on whose behalf; nobody's where nobody asks
+	// Traceparent is the client's span (W3C Trace Context); empty for none.
+	Traceparent string
 }
 
 // Result is what a client learns. Decision is Undecided only in answers of

@@ -75,6 +75,9 @@ type Config struct {
 	// acknowledgement, that is told of in the log; 0 for none. At most ten a second are.
 	SlowTransaction time.Duration
 
+	// Tracer, where set, makes traces of transactions.
+	Tracer Tracer
+
 	// Meter, where set, counts what this coordinator does.
 	Meter Meter
 }

@@ -27,6 +27,7 @@ type drive struct {
 	cancel    context.CancelFunc // ends it, at the decision; nil with it
 	prepares  []*call            // those without a goroutine, that have ended or not
 	chronicle chronicle          // for people
+	trace     Trace              // nil where there is none
 	heardAt   time.Time          // when the first receipt that is not logged was heard
 	sealed    moment             // when the application was through with an interactive one
 
@@ -42,10 +43,11 @@ func newDrive(id txn.TxID, core *txn.Drive) *drive { return &drive{Drive: core, 
 // begin drives a new transaction. Its prepares leave at once where every branch's
 // driver can list what it holds prepared, and once staging is applied otherwise
 // (rule R4). mu is held.
-func (t *term) begin(s txn.Stage) *drive {
+func (t *term) begin(s txn.Stage, traceparent string) *drive {
 	core, acts := txn.Open(s, t.allRecover(s.Branches))
 	d := newDrive(s.ID, core)
 	d.chronicle.begun = t.moment()
+	t.trace(d, traceparent)
 	t.register(d)
 	t.setDeadline(d, s.Timeout)
 	t.holdStaging(d, &acts)
@@ -353,6 +355,7 @@ func (t *term) settle(batch []*drive) {
 		now := t.log.Now()
 		if core, acts := old.Settled(tx, now); core != nil {
 			d := newDrive(old.id, core)
+			d.trace = old.trace
 			d.chronicle.goOn(&old.chronicle, core.Decided())
 			t.takeUp(d, now, acts)
 		} else {

@@ -43,7 +43,7 @@ func (c *Coordinator) Start(s Submission, f *Following, to Listener) error {
 	if err := c.checkSubmission(&s); err != nil {
 		return err
 	}
-	d, known, err := t.admit(txn.Stage{ID: s.ID, Branches: s.Branches, Timeout: s.Timeout, Owner: s.Owner})
+	d, known, err := t.admit(txn.Stage{ID: s.ID, Branches: s.Branches, Timeout: s.Timeout, Owner: s.Owner}, s.Traceparent)
 	switch {
 	case err != nil:
 		return err

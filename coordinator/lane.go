@@ -162,6 +162,7 @@ func (l *lane) call(c *call) {
 // branchOf is what the participant is told by a call.
 func (l *lane) branchOf(c *call) participants.Branch {
 	b := l.branch(c.d.id, c.work.Branch, c.d.Branches()[c.work.Branch-1])
+	b.Traceparent = c.d.traceparent(c.work.Kind, c.work.Branch)
 	if c.work.Kind != txn.PrepareBranch {
 		b.Payload = nil
 	}

@@ -25,7 +25,7 @@ func (c *Coordinator) Submit(ctx context.Context, s Submission) (Result, error) 
 		return Result{}, err
 	}
 	stage := txn.Stage{ID: s.ID, Branches: s.Branches, Timeout: s.Timeout, Owner: s.Owner}
-	d, known, err := t.admit(stage)
+	d, known, err := t.admit(stage, s.Traceparent)
 	switch {
 	case err != nil:
 		return Result{}, err
@@ -47,7 +47,7 @@ func (c *Coordinator) Begin(ctx context.Context, id txn.TxID, timeout time.Durat
 	if err := c.checkTimeout(&timeout, c.cfg.MaxInteractiveTimeout); err != nil {
 		return nil, err
 	}
-	d, tx, err := t.admit(txn.Stage{ID: id, Interactive: true, Timeout: timeout, Owner: CallerOf(ctx).Owner})
+	d, tx, err := t.admit(txn.Stage{ID: id, Interactive: true, Timeout: timeout, Owner: CallerOf(ctx).Owner}, "")
 	if d != nil && err == nil {
 		tx, err = t.awaitStaged(ctx, d)
 	}

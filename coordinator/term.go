@@ -116,19 +116,22 @@ func (t *term) end() {
 
 // admit registers a transaction, or finds it: d is being driven, known is
 // finished. Nothing has left this node when err is not nil.
-func (t *term) admit(s txn.Stage) (d *drive, known *txn.Transaction, err error) {
+func (t *term) admit(s txn.Stage, traceparent string) (d *drive, known *txn.Transaction, err error) {
 	print := txn.ContentFingerprint(s.Interactive, s.Branches)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if d, known, err = t.lookup(s.ID); !errors.Is(err, txn.ErrUnknown) {
-		return d, known, t.checkSame(d, known, s.Owner, print, err)
+		if err = t.checkSame(d, known, s.Owner, print, err); err == nil && d != nil && traceparent != "" {
+			t.trace(d, traceparent)
+		}
+		return d, known, err
 	}
 	if err := t.admissible(s); err != nil {
 		t.cfg.Meter.Refused(err)
 		return nil, nil, err
 	}
 	failpoint("before-stage")
-	return t.begin(s), nil, nil
+	return t.begin(s, traceparent), nil, nil
 }
 
 // checkSame refuses a txid that was used with other content, or by another. A tombstone

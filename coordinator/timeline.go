@@ -275,9 +275,10 @@ func (t *term) timeline(id txn.TxID) (Timeline, bool) {
 	return tl, true
 }
 
-// remember records the chronicle of a drive that ends, where the log knows its
+// remember ends the trace of a drive that ends, and records its chronicle, where the log knows its
 // transaction. mu is held.
 func (t *term) remember(d *drive) {
+	t.endTrace(d)
 	if d.Transaction() != nil && !d.chronicle.closed {
 		d.chronicle.closed = true
 		t.annals.record(d.id, t.reign, &d.chronicle)

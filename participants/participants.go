@@ -37,6 +37,10 @@ type Branch struct {
 	// branch with another digest is refused (rule R8).
 	Digest  txn.Digest
 	Payload []byte
+
+	// Traceparent is the coordinator's span of the call (W3C Trace Context), for those
+	// who trace what they do; empty for none.
+	Traceparent string
 }
 
 // Name is the branch's name in logs and errors.

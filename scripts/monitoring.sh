@@ -11,7 +11,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 promtool=$(command -v promtool) || {
-  command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null ||
+  { command -v apt-get && command -v dpkg-deb; } >/dev/null ||
     fail 'promtool is needed and not here: it comes with Prometheus'
   chmod 755 "$work" # apt fetches as a user of its own
   fetch() { (cd "$work" && apt-get download prometheus) >"$work/log" 2>&1; }

@@ -133,8 +133,21 @@ func (s *Server) parseSubmission(req *decreev1.SubmitRequest) (coordinator.Submi
 		Branches: parseBranches(req.GetBranches(), &bad),
 		Timeout:  durationOf("timeout", req.GetTimeout(), s.cfg.MaxTimeout, &bad),
 		Wait:     parseWait(req.GetWait(), &bad),
+
+		Traceparent: parseTraceparent(req.GetTraceparent()),
 	}
 	return sub, bad.err()
+}
+
+// traceparentBytes is the length of a W3C traceparent, of version 00.
+const traceparentBytes = 55
+
+// parseTraceparent drops what is no traceparent: a trace is not worth refusing anybody.
+func parseTraceparent(s string) string {
+	if len(s) != traceparentBytes {
+		return ""
+	}
+	return s
 }
 
 // applied is the outcome of a transaction that is decided in this node's state,

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/spf13/cobra"
@@ -16,6 +17,8 @@ import (
 	"github.com/decree-tx/decree/cmd/internal/daemon"
 	"github.com/decree-tx/decree/cmd/internal/logs"
 	"github.com/decree-tx/decree/cmd/internal/metrics"
+	"github.com/decree-tx/decree/cmd/internal/traces"
+	"github.com/decree-tx/decree/coordinator"
 )
 
 const serverHelp = `Runs one coordinator node.
@@ -72,12 +75,18 @@ func (p *program) serve(ctx context.Context, cfg config.Server) error {
 		return err
 	}
 	logger, levels := newLogger(p.stderr, cfg.LogLevel, cfg.LogFormat)
+	tracer, stopTracing, err := openTracer(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer stopTracing()
 	d, err := daemon.Open(ctx, cfg, daemon.Options{
 		Drivers: drivers(),
 		Logger:  logger,
 		Levels:  levels,
 		Version: buildInfo().String(),
 		Metrics: counts,
+		Tracer:  tracer,
 		Exit:    p.die,
 	})
 	switch {
@@ -88,6 +97,27 @@ func (p *program) serve(ctx context.Context, cfg config.Server) error {
 	}
 	defer onHangup(d.Reload)()
 	return d.Run(ctx)
+}
+
+// tracesPatience bounds how long the last traces may take to leave.
+const tracesPatience = 2 * time.Second
+
+// openTracer returns nil where nobody wants traces.
+func openTracer(ctx context.Context, cfg config.Server) (coordinator.Tracer, func(), error) {
+	if cfg.OTLPEndpoint == "" && !traces.Wanted(os.LookupEnv) {
+		return nil, func() {}, nil
+	}
+	t, err := traces.Open(ctx, traces.Config{
+		Endpoint: cfg.OTLPEndpoint, Share: cfg.TraceShare, Node: cfg.NodeID, Version: buildInfo().String(),
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return t, func() {
+		ctx, cancel := context.WithTimeout(context.Background(), tracesPatience)
+		defer cancel()
+		t.Close(ctx) //nolint:errcheck // what a collector does not take is lost
+	}, nil
 }
 
 // onHangup calls f at every SIGHUP, until the function that it returns is called.

@@ -21,7 +21,7 @@ var kindNames = [...]string{"prepare", "commit", "abort"}
 func (k kind) String() string { return kindNames[k] }
 
 // size is what the call takes in a message, at most.
-func (c *call) size() int { return callSize + len(c.branch.Payload) }
+func (c *call) size() int { return callSize + len(c.branch.Payload) + len(c.branch.Traceparent) }
 
 // message is what a sender fills again for each send. That is safe because this
 // package's connections have neither tracing nor handlers of statistics, which might
@@ -81,6 +81,7 @@ func (m *message) add(c *call) bool {
 
 func (r *room) fill(c *call, now time.Time) {
 	r.branch.Txid, r.branch.Number = c.txid, uint32(c.branch.Number)
+	r.branch.Traceparent = c.branch.Traceparent
 	r.call.Sequence, r.call.PatienceUs = c.sequence, 0
 	if !c.deadline.IsZero() {
 		r.call.PatienceUs = uint64(max(1, c.deadline.Sub(now).Microseconds()))

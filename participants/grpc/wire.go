@@ -29,6 +29,8 @@ func branchToWire(b participants.Branch) *participantv1.Branch {
 		Number:  uint32(b.Number),
 		Epoch:   b.Epoch,
 		Horizon: int64(b.Horizon),
+
+		Traceparent: b.Traceparent,
 	}
 }
 
@@ -58,6 +60,8 @@ func branchFromWire(w *participantv1.Branch) (participants.Branch, error) {
 		Number:  int(w.GetNumber()),
 		Epoch:   w.GetEpoch(),
 		Horizon: txn.Time(w.GetHorizon()),
+
+		Traceparent: w.GetTraceparent(),
 	}, errors.Join(problems...)
 }
 

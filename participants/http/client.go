@@ -92,7 +92,7 @@ func (c *client) ask(ctx context.Context, op operation, b participants.Branch) (
 	if err != nil {
 		return reply{}, err
 	}
-	return c.post(ctx, op, request, maxAnswer)
+	return c.post(ctx, op, request, maxAnswer, b.Traceparent)
 }
 
 // post sends a request and reads the response to its end, at most limit bytes of
@@ -107,7 +107,7 @@ func (c *client) ask(ctx context.Context, op operation, b participants.Branch) (
 // and carry the same epoch both times. net/http does this where a POST is marked
 // by the header below; a key of no length is a mark that is not sent, because a
 // gateway that replays answers by such keys would repeat a yes after an abort.
-func (c *client) post(ctx context.Context, op operation, body any, limit int64) (reply, error) {
+func (c *client) post(ctx context.Context, op operation, body any, limit int64, traceparent string) (reply, error) {
 	text, err := encode(body)
 	if err != nil {
 		return reply{}, err
@@ -125,6 +125,9 @@ func (c *client) post(ctx context.Context, op operation, body any, limit int64) 
 		"Content-Type":    {contentType},
 		"Idempotency-Key": {},
 		"User-Agent":      {userAgent},
+	}
+	if traceparent != "" {
+		request.Header.Set("Traceparent", traceparent)
 	}
 	if token != "" {
 		request.Header.Set("Authorization", "Bearer "+token)

@@ -94,7 +94,7 @@ func (c *client) pages(ctx context.Context, cluster string) ([]participants.Bran
 	var all []participants.Branch
 	cursor := ""
 	for range maxPages {
-		r, err := c.post(ctx, opRecover, recoverRequest{Cluster: cluster, Limit: pageLimit, Cursor: cursor}, maxPage)
+		r, err := c.post(ctx, opRecover, recoverRequest{Cluster: cluster, Limit: pageLimit, Cursor: cursor}, maxPage, "")
 		if err != nil {
 			return nil, err
 		}

@@ -79,7 +79,7 @@ func (s *Server) Prepare(ctx context.Context, r *participantv1.PrepareRequest) (
 		return nil, invalid(err)
 	}
 	m.digest, m.branch.Payload = r.GetDigest(), r.GetPayload()
-	vote, err := s.engine.prepare(ctx, m)
+	vote, err := s.engine.prepare(withSpan(ctx, r.GetBranch().GetTraceparent()), m)
 	if err != nil {
 		s.report("prepare", m, err)
 		return nil, statusError(err)
@@ -122,7 +122,7 @@ func (s *Server) end(ctx context.Context, call string, w *participantv1.Branch, 
 		return 0, "", invalid(err)
 	}
 	var h *Heuristic
-	switch err := end(ctx, m); {
+	switch err := end(withSpan(ctx, w.GetTraceparent()), m); {
 	case err == nil:
 		return participantv1.Receipt_RECEIPT_DONE, "", nil
 	case errors.As(err, &h):

@@ -99,6 +99,14 @@ func (c *Client) Submit(ctx context.Context, t Transaction) (Result, error) {
 	if req.Branches, err = protos(t.Branches); err != nil {
 		return Result{TxID: req.Txid}, err
 	}
+	ctx, span, traceparent := startSpan(ctx, "decree.Submit", req.Txid)
+	req.Traceparent = traceparent
+	r, err := c.submit(ctx, req)
+	endSpan(span, traceparent, r, err)
+	return r, err
+}
+
+func (c *Client) submit(ctx context.Context, req *decreev1.SubmitRequest) (Result, error) {
 	k := &call{txid: req.Txid}
 	result, err := pursue(ctx, c, k, func(ctx context.Context, at choice) (*decreev1.Result, error) {
 		if result, err := at.line.Submit(ctx, at.reign, req); !errors.Is(err, submitmany.ErrByCall) {

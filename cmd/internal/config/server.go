@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
@@ -78,6 +79,11 @@ type Server struct {
 	// SlowTransaction is how long a transaction takes that is told of in the log with
 	// its phases and branches; 0 for none.
 	SlowTransaction time.Duration
+	// OTLPEndpoint is the URL of an OpenTelemetry collector that takes traces over HTTP.
+	// Empty means none, unless OTEL_EXPORTER_OTLP_ENDPOINT is set. TraceShare is which
+	// share of the transactions is traced whose client has no span of its own, 0 to 1.
+	OTLPEndpoint string
+	TraceShare   float64
 
 	// Raft's clocks. A leader that is cut off stops within LeaderLease, and
 	// another stands for election after HeartbeatTimeout.
@@ -178,6 +184,8 @@ func (c *Server) settings() []setting {
 		{"log-level", text(&c.LogLevel), "trace, debug, info, warn, error or off"},
 		{"log-format", text(&c.LogFormat), "text or json"},
 		{"slow-transaction", duration(&c.SlowTransaction), "log transactions that take this `time`, with phases and branches; 0 for none"},
+		{"otlp-endpoint", text(&c.OTLPEndpoint), "send traces to the OpenTelemetry collector at this `URL`, over HTTP; empty for none"},
+		{"trace-share", share(&c.TraceShare), "trace this `share` of the transactions whose client has no span, 0 to 1"},
 		{"heartbeat-timeout", duration(&c.HeartbeatTimeout), "stand for election after this `time` without a leader"},
 		{"election-timeout", duration(&c.ElectionTimeout), "give up an election after this `time`"},
 		{"leader-lease", duration(&c.LeaderLease), "stop leading after this `time` without a majority"},
@@ -280,6 +288,12 @@ func (c Server) validateMembers(p *problems) {
 }
 
 func (c Server) validateBounds(p *problems) {
+	if c.TraceShare < 0 || c.TraceShare > 1 {
+		p.add("trace-share", "%g: want 0 to 1", c.TraceShare)
+	}
+	if u, err := url.Parse(c.OTLPEndpoint); c.OTLPEndpoint != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
+		p.add("otlp-endpoint", "%q: want a URL such as http://127.0.0.1:4318", c.OTLPEndpoint)
+	}
 	if c.SlowTransaction < 0 {
 		p.add("slow-transaction", "%s: must not be negative", c.SlowTransaction)
 	}

@@ -70,6 +70,17 @@ func boolean(p *bool) value {
 	return field(p, "bool", parse, strconv.FormatBool)
 }
 
+func share(p *float64) value {
+	parse := func(s string) (float64, error) {
+		f, err := strconv.ParseFloat(s, 64)
+		if err != nil {
+			return 0, errors.New("want a number from 0 to 1")
+		}
+		return f, nil
+	}
+	return field(p, "number", parse, func(f float64) string { return strconv.FormatFloat(f, 'g', -1, 64) })
+}
+
 func duration(p *time.Duration) value {
 	parse := func(s string) (time.Duration, error) {
 		d, err := time.ParseDuration(s)

@@ -37,6 +37,8 @@ type Options struct {
 	Version string
 	// Metrics count what the node does; nil for none that anybody reads.
 	Metrics *metrics.Metrics
+	// Tracer makes traces of transactions; nil for none.
+	Tracer coordinator.Tracer
 	// Levels are Logger's, for operators to change; nil where they may not.
 	Levels *logs.Levels
 	// Exit ends the process at once and does not return. It is called when going
@@ -182,6 +184,7 @@ func nodeConfig(cfg config.Server, o Options, api string, s *security) node.Conf
 			SlowTransaction:             cfg.SlowTransaction,
 			OnDamage:                    o.Metrics.Damaged,
 			Meter:                       o.Metrics.Meter(),
+			Tracer:                      o.Tracer,
 		},
 		Drivers:     o.Drivers,
 		Logger:      o.Logger,

@@ -610,8 +610,11 @@ type SubmitRequest struct {
 	Txid     string       `protobuf:"bytes,1,opt,name=txid,proto3" json:"txid,omitempty"`
 	Branches []*NewBranch `protobuf:"bytes,2,rep,name=branches,proto3" json:"branches,omitempty"`
 	// Aborts the transaction unless it is decided by then. Default 15s, at most 1h.
-	Timeout       *durationpb.Duration `protobuf:"bytes,3,opt,name=timeout,proto3" json:"timeout,omitempty"`
-	Wait          Wait                 `protobuf:"varint,4,opt,name=wait,proto3,enum=decree.v1.Wait" json:"wait,omitempty"`
+	Timeout *durationpb.Duration `protobuf:"bytes,3,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	Wait    Wait                 `protobuf:"varint,4,opt,name=wait,proto3,enum=decree.v1.Wait" json:"wait,omitempty"`
+	// The span that the transaction belongs to, as a W3C traceparent; none when empty.
+	// The transaction is traced where the span is sampled.
+	Traceparent   string `protobuf:"bytes,5,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -672,6 +675,13 @@ func (x *SubmitRequest) GetWait() Wait {
 		return x.Wait
 	}
 	return Wait_WAIT_UNSPECIFIED
+}
+
+func (x *SubmitRequest) GetTraceparent() string {
+	if x != nil {
+		return x.Traceparent
+	}
+	return ""
 }
 
 type SubmitResponse struct {
@@ -2206,12 +2216,13 @@ const file_decree_v1_transactions_proto_rawDesc = "" +
 	"\aoutcome\x18\x02 \x01(\x0e2\x12.decree.v1.OutcomeR\aoutcome\x12\x1c\n" +
 	"\tdelivered\x18\x03 \x01(\bR\tdelivered\x12.\n" +
 	"\x06reason\x18\x04 \x01(\v2\x16.decree.v1.AbortReasonR\x06reason\x12*\n" +
-	"\x06damage\x18\x05 \x01(\x0e2\x12.decree.v1.ReceiptR\x06damage\"\xaf\x01\n" +
+	"\x06damage\x18\x05 \x01(\x0e2\x12.decree.v1.ReceiptR\x06damage\"\xd1\x01\n" +
 	"\rSubmitRequest\x12\x12\n" +
 	"\x04txid\x18\x01 \x01(\tR\x04txid\x120\n" +
 	"\bbranches\x18\x02 \x03(\v2\x14.decree.v1.NewBranchR\bbranches\x123\n" +
 	"\atimeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12#\n" +
-	"\x04wait\x18\x04 \x01(\x0e2\x0f.decree.v1.WaitR\x04wait\";\n" +
+	"\x04wait\x18\x04 \x01(\x0e2\x0f.decree.v1.WaitR\x04wait\x12 \n" +
+	"\vtraceparent\x18\x05 \x01(\tR\vtraceparent\";\n" +
 	"\x0eSubmitResponse\x12)\n" +
 	"\x06result\x18\x01 \x01(\v2\x11.decree.v1.ResultR\x06result\"\x95\x01\n" +
 	"\n" +

@@ -191,7 +191,9 @@ type Branch struct {
 	Epoch   uint64                 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// Nanoseconds since the Unix epoch. Txids before it are refused at prepare and
 	// may be forgotten.
-	Horizon       int64 `protobuf:"varint,5,opt,name=horizon,proto3" json:"horizon,omitempty"`
+	Horizon int64 `protobuf:"varint,5,opt,name=horizon,proto3" json:"horizon,omitempty"`
+	// The coordinator's span of this call, as a W3C traceparent; none when empty.
+	Traceparent   string `protobuf:"bytes,6,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -259,6 +261,13 @@ func (x *Branch) GetHorizon() int64 {
 		return x.Horizon
 	}
 	return 0
+}
+
+func (x *Branch) GetTraceparent() string {
+	if x != nil {
+		return x.Traceparent
+	}
+	return ""
 }
 
 type PrepareRequest struct {
@@ -1098,13 +1107,14 @@ var File_decree_participant_v1_participant_proto protoreflect.FileDescriptor
 
 const file_decree_participant_v1_participant_proto_rawDesc = "" +
 	"\n" +
-	"'decree/participant/v1/participant.proto\x12\x15decree.participant.v1\x1a\x19google/protobuf/any.proto\"~\n" +
+	"'decree/participant/v1/participant.proto\x12\x15decree.participant.v1\x1a\x19google/protobuf/any.proto\"\xa0\x01\n" +
 	"\x06Branch\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x12\n" +
 	"\x04txid\x18\x02 \x01(\tR\x04txid\x12\x16\n" +
 	"\x06number\x18\x03 \x01(\rR\x06number\x12\x14\n" +
 	"\x05epoch\x18\x04 \x01(\x04R\x05epoch\x12\x18\n" +
-	"\ahorizon\x18\x05 \x01(\x03R\ahorizon\"y\n" +
+	"\ahorizon\x18\x05 \x01(\x03R\ahorizon\x12 \n" +
+	"\vtraceparent\x18\x06 \x01(\tR\vtraceparent\"y\n" +
 	"\x0ePrepareRequest\x125\n" +
 	"\x06branch\x18\x01 \x01(\v2\x1d.decree.participant.v1.BranchR\x06branch\x12\x18\n" +
 	"\apayload\x18\x02 \x01(\fR\apayload\x12\x16\n" +
