@@ -215,6 +215,10 @@ func (t *term) endOrphan(ctx context.Context, l *lane, b branchName) (err error)
 	call := participants.Participant.Abort
 	switch txn.Orphan(tx, l.name, b.number) {
 	case 0:
+		if txn.Contradicted(tx, l.name, b.number) {
+			t.logger.Error("a branch is prepared, although an operator has said that it ended against the decision; an operator must end it",
+				"txid", b.txid, "participant", l.name, "branch", b.number, "decision", tx.Decision())
+		}
 		return nil
 	case txn.CommitBranch:
 		call = participants.Participant.Commit

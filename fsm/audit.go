@@ -33,7 +33,7 @@ type Operator struct {
 
 // Audited is what an operator does, on the record: who, what and why. Where the log
 // carries it out itself, Command is what is done, in the same entry: a PutParticipant, a
-// DeleteParticipant or a txn.Arbitrate. Otherwise, as for a change of the membership, the
+// DeleteParticipant, a txn.Arbitrate or a txn.Resolve. Otherwise, as for a change of the membership, the
 // record stands alone and is written before the action.
 //
 // The texts are the proposer's. None is made by the state machine, where two releases
@@ -75,7 +75,7 @@ type Audit struct {
 // auditable are the commands that an Audited may hold.
 func auditable(c Command) bool {
 	switch c.(type) {
-	case nil, PutParticipant, DeleteParticipant, txn.Arbitrate:
+	case nil, PutParticipant, DeleteParticipant, txn.Arbitrate, txn.Resolve:
 		return true
 	}
 	return false

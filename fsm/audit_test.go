@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/decree-tx/decree/fsm/fsmpb"
+	"github.com/decree-tx/decree/fsm/txn"
 )
 
 // newAuditedJournal is at the newest level.
@@ -59,6 +60,62 @@ func TestWhatOperatorsDoIsRecorded(t *testing.T) {
 		if got, more := m.Trail(0, 0, 0); !slices.Equal(got, want) || more {
 			t.Errorf("more %t\n got %+v\nwant %+v", more, got, want)
 		}
+	}
+}
+
+// TestResolvedBranchesLetGo holds R10 and R14: what is stuck keeps its participant and its
+// damage keeps the transaction, until an operator has resolved every such branch; then the
+// one can be deleted and the other grows old.
+func TestResolvedBranchesLetGo(t *testing.T) {
+	j := newAuditedJournal(t)
+	stuck, damaged := idAt(j.now, 1), idAt(j.now, 2)
+	for _, id := range []txn.TxID{stuck, damaged} {
+		j.must(
+			txn.Stage{ID: id, Branches: []txn.Branch{txn.NewBranch("bank", nil), txn.NewBranch("shop", nil)}, Timeout: time.Second},
+			txn.Decide{ID: id, Decision: txn.Commit},
+		)
+	}
+	j.must(txn.Acknowledge{ID: damaged, Receipts: []txn.BranchReceipt{{Branch: 1, Receipt: txn.HeuristicHazard}, {Branch: 2, Receipt: txn.HeuristicAbort}}})
+	if err := j.apply(DeleteParticipant{Name: "shop"})[0].Err; !errors.Is(err, ErrParticipantInUse) {
+		t.Errorf("deleted with %v", err)
+	}
+	resolve := func(id txn.TxID, branch int, as txn.Decision) Result {
+		return j.must(Audited{Who: "ann", Action: "resolve", Command: txn.Resolve{ID: id, Branch: branch, As: as}})
+	}
+	if r := resolve(stuck, 2, txn.Abort); r.Transaction.State != txn.Committing || len(r.Due) != 0 {
+		t.Errorf("answered %+v", r)
+	}
+	j.must(DeleteParticipant{Name: "shop"}) // although the transaction goes on at the bank
+	collect := func() int {
+		j.now = j.now.Add(time.Hour)
+		h := j.header()
+		h.Horizon = j.now
+		return j.write(h, Collect{Limit: 10}).Results[0].Collected
+	}
+	resolve(damaged, 1, txn.Commit)
+	if n := collect(); n != 0 {
+		t.Errorf("%d forgotten, and one branch is not resolved", n)
+	}
+	if page, _, _ := j.m.List(Query{Damaged: true}); len(page) != 1 || page[0].ID != damaged {
+		t.Errorf("damaged: %v", page)
+	}
+	if r := resolve(damaged, 2, txn.Abort); r.Transaction.Damage() != txn.HeuristicAbort {
+		t.Errorf("the damage is no more a fact: %+v", r.Transaction)
+	}
+	if page, _, _ := j.m.List(Query{Damaged: true}); len(page) != 0 || j.m.Stats().Damaged != 0 {
+		t.Errorf("damaged: %v", page)
+	}
+	checkIndices(t, j.m)
+	restored := newMachine(t)
+	if err := restore(restored, persist(t, j.m)); err != nil {
+		t.Fatal(err)
+	}
+	checkIndices(t, restored)
+	if tx, _ := restored.Transaction(damaged); tx.Branches[0].Resolved != txn.Commit || tx.Branches[0].Receipt != txn.HeuristicHazard {
+		t.Errorf("restored %+v", tx)
+	}
+	if n := collect(); n != 1 {
+		t.Errorf("%d forgotten, want the resolved one", n)
 	}
 }
 

@@ -112,6 +112,8 @@ func commandFromProto(pb *fsmpb.Command) (Command, error) {
 		return named("collect", kind.Collect, collectFromProto)
 	case *fsmpb.Command_RaiseLevel:
 		return named("raise level", kind.RaiseLevel, raiseLevelFromProto)
+	case *fsmpb.Command_Resolve:
+		return named("resolve", kind.Resolve, resolveFromProto)
 	case *fsmpb.Command_Audited:
 		return named("audited", kind.Audited, auditedFromProto)
 	default:
@@ -285,6 +287,17 @@ func acknowledgeFromProto(pb *fsmpb.Acknowledge) (c txn.Acknowledge, err error) 
 	return c, nil
 }
 
+func resolveFromProto(pb *fsmpb.Resolve) (c txn.Resolve, err error) {
+	if c.ID, err = idFromProto(pb.Txid); err != nil {
+		return c, err
+	}
+	if c.As = txn.Decision(pb.As); pb.As < uint32(txn.Commit) || pb.As > uint32(txn.Abort) {
+		return c, fmt.Errorf("resolved as %d", pb.As)
+	}
+	c.Branch, err = branchNumber(pb.Branch)
+	return c, err
+}
+
 func putParticipantFromProto(pb *fsmpb.PutParticipant) (PutParticipant, error) {
 	p := Participant{Name: pb.Name, Driver: pb.Driver, Config: pb.Config, Identity: pb.Identity}
 	return PutParticipant{p}, checkParticipant(p)
@@ -329,14 +342,14 @@ func branchesFromProto(pb []*fsmpb.Branch, decode func(*fsmpb.Branch) (txn.Branc
 }
 
 func newBranchFromProto(pb *fsmpb.Branch) (txn.Branch, error) {
-	if pb.Vote != 0 || pb.Receipt != 0 {
+	if pb.Vote != 0 || pb.Receipt != 0 || pb.Resolved != 0 {
 		return txn.Branch{}, errors.New("a new branch has neither vote nor receipt")
 	}
 	return branchFromProto(pb)
 }
 
 func branchFromProto(pb *fsmpb.Branch) (txn.Branch, error) {
-	err := cmp.Or(known(pb), checkName("participant", pb.Participant), checkVote(pb.Vote), checkReceipt(pb.Receipt))
+	err := cmp.Or(known(pb), checkName("participant", pb.Participant), checkVote(pb.Vote), checkReceipt(pb.Receipt), checkResolved(pb.Resolved))
 	if err != nil {
 		return txn.Branch{}, err
 	}
@@ -345,6 +358,7 @@ func branchFromProto(pb *fsmpb.Branch) (txn.Branch, error) {
 		External:    pb.External,
 		Vote:        txn.Vote(pb.Vote),
 		Receipt:     txn.Receipt(pb.Receipt),
+		Resolved:    txn.Decision(pb.Resolved),
 	}
 	if len(pb.Payload) > 0 {
 		b.Payload = pb.Payload
@@ -406,6 +420,13 @@ func checkVote(v uint32) error {
 func checkReceipt(r uint32) error {
 	if r > uint32(txn.HeuristicHazard) {
 		return fmt.Errorf("receipt %d is unknown", r)
+	}
+	return nil
+}
+
+func checkResolved(d uint32) error {
+	if d > uint32(txn.Abort) {
+		return fmt.Errorf("resolution %d is unknown", d)
 	}
 	return nil
 }

@@ -36,6 +36,10 @@ func commandToProto(c Command) (*fsmpb.Command, error) {
 		return &fsmpb.Command{Kind: &fsmpb.Command_Acknowledge{Acknowledge: &fsmpb.Acknowledge{
 			Txid: c.ID[:], Receipts: receiptsToProto(c.Receipts),
 		}}}, nil
+	case txn.Resolve:
+		return &fsmpb.Command{Kind: &fsmpb.Command_Resolve{Resolve: &fsmpb.Resolve{
+			Txid: c.ID[:], Branch: number(c.Branch), As: uint32(c.As),
+		}}}, nil
 	case PutParticipant:
 		p := c.Participant
 		return &fsmpb.Command{Kind: &fsmpb.Command_PutParticipant{PutParticipant: &fsmpb.PutParticipant{
@@ -110,6 +114,7 @@ func branchToProto(b txn.Branch) *fsmpb.Branch {
 		External:    b.External,
 		Vote:        uint32(b.Vote),
 		Receipt:     uint32(b.Receipt),
+		Resolved:    uint32(b.Resolved),
 	}
 }
 

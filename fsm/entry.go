@@ -51,7 +51,7 @@ type Entry struct {
 }
 
 // Command is one of txn.Stage, txn.Enlist, txn.Prepare, txn.Decide, txn.Presume,
-// txn.Arbitrate, txn.Acknowledge, [Lead], [PutParticipant], [DeleteParticipant],
+// txn.Arbitrate, txn.Resolve, txn.Acknowledge, [Lead], [PutParticipant], [DeleteParticipant],
 // [Collect], [RaiseLevel] and [Audited], each as a value and not as a pointer.
 type Command any
 

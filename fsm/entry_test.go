@@ -47,6 +47,8 @@ func everyCommand() []Command {
 		Audited{Who: "ann", Action: "transfer leadership", Target: "n2", Detail: "from n1", Why: "a new disk"},
 		Audited{Who: "ann", Action: "put participant", Command: PutParticipant{Participant{Name: "bank", Driver: "sim"}}},
 		Audited{Who: "ann", Action: "delete participant", Command: DeleteParticipant{Name: "bank"}},
+		txn.Resolve{ID: someID, Branch: 2, As: txn.Abort},
+		Audited{Who: "ann", Action: "resolve", Command: txn.Resolve{ID: someID, Branch: 1, As: txn.Commit}},
 	}
 }
 
@@ -168,6 +170,12 @@ func TestBadCommandsAreNeverProposed(t *testing.T) {
 		"raise to nothing":    {RaiseLevel{}, "level 0"},
 		"raise to the first":  {RaiseLevel{Level: LevelFirst}, "level 1"},
 		"raise too far":       {RaiseLevel{Level: Newest + 1}, "lies outside of 2 to"},
+		"resolve, no txid":    {txn.Resolve{Branch: 1, As: txn.Commit}, "not version 7"},
+		"resolve nothing":     {txn.Resolve{ID: someID, As: txn.Commit}, "branch number 0"},
+		"resolve as nothing":  {txn.Resolve{ID: someID, Branch: 1}, "resolved as 0"},
+		"resolve as what":     {txn.Resolve{ID: someID, Branch: 1, As: 3}, "resolved as 3"},
+		"a branch resolved":   {stage(with(func(b *txn.Branch) { b.Resolved = txn.Abort })), "neither vote nor receipt"},
+		"a resolution of 3":   {stage(with(func(b *txn.Branch) { b.Resolved = 3 })), "neither vote nor receipt"},
 		"nobody's action":     {Audited{Action: "add node"}, "somebody who does it"},
 		"an action of none":   {Audited{Who: "ann"}, "and a name"},
 		"a long why":          {Audited{Who: "ann", Action: "add node", Why: strings.Repeat("w", MaxAuditText+1)}, "at most 512 bytes"},

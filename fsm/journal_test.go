@@ -243,6 +243,10 @@ func (j *journal) anyCommand(t *rapid.T) Command {
 		}
 		return c
 	default:
+		if rapid.Bool().Draw(t, "resolve") {
+			c := txn.Resolve{ID: id, Branch: rapid.IntRange(1, 3).Draw(t, "branch"), As: txn.Decision(rapid.IntRange(1, 2).Draw(t, "as"))}
+			return Audited{Who: "ann", Action: "resolve", Target: id.String(), Command: c}
+		}
 		if rapid.IntRange(0, 5).Draw(t, "raise") == 0 {
 			return RaiseLevel{Level: Level(rapid.IntRange(int(LevelRaise), int(Newest)).Draw(t, "level"))}
 		}

@@ -40,9 +40,11 @@ const (
 	LevelAudit Level = 4
 	// LevelOwner brings who began a transaction: Stage's owner.
 	LevelOwner Level = 5
+	// LevelResolve brings branches that an operator resolved: txn.Resolve.
+	LevelResolve Level = 6
 
 	// Newest is this binary's.
-	Newest = LevelOwner
+	Newest = LevelResolve
 )
 
 // ErrLevel is wrapped where a command needs a higher level than the cluster has.
@@ -61,6 +63,8 @@ func NeededLevel(c Command) Level {
 		return c.Level
 	case txn.Arbitrate:
 		return LevelRestore
+	case txn.Resolve:
+		return LevelResolve
 	case Audited:
 		return max(LevelAudit, NeededLevel(c.Command))
 	case txn.Stage:

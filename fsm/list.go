@@ -19,7 +19,7 @@ const (
 type Query struct {
 	States      []txn.State // none means every state
 	Participant string      // only with a branch there
-	Damaged     bool        // only with a heuristic branch
+	Damaged     bool        // only with a heuristic branch that no operator has resolved
 	Owner       txn.Owner   // only what this one began; nobody selects all
 	// Before is an exclusive cursor: only ids below it. Zero means from the
 	// youngest.
@@ -63,7 +63,7 @@ func (q Query) selects(t *txn.Transaction) bool {
 		return false
 	case q.Owner.Known() && t.Owner != q.Owner:
 		return false
-	case q.Damaged && t.Damage() == txn.ReceiptNone:
+	case q.Damaged && !t.Troubled():
 		return false
 	}
 	return true

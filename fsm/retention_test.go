@@ -145,7 +145,7 @@ func TestCollectAgainstAModel(t *testing.T) {
 		var want []txn.TxID
 		j.m.state.transactions.ascend(func(i item) bool {
 			tx := i.transaction(nil)
-			if tx.State.Finished() && tx.Damage() == txn.ReceiptNone && i.id.Time() < horizon && tx.Finished.At < horizon {
+			if tx.State.Finished() && !tx.Troubled() && i.id.Time() < horizon && tx.Finished.At < horizon {
 				want = append(want, i.id)
 			}
 			return true

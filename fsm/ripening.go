@@ -34,7 +34,7 @@ func compareRipe(a, b ripe) int {
 
 // ripens reports whether retention may end t one day.
 func ripens(t *txn.Transaction) bool {
-	return t.State.Finished() && t.Damage() == txn.ReceiptNone
+	return t.State.Finished() && !t.Troubled()
 }
 
 // ripening is what retention will end, first what is ripe first. Nearly all become

@@ -104,10 +104,12 @@ func checkIndices(t tester, m *Machine) {
 				t.Fatalf("%s is %s, and not among the unfinished", i.id, tx.State)
 			}
 			for _, b := range tx.Branches {
-				open[b.Participant]++
+				if b.Resolved == txn.Undecided {
+					open[b.Participant]++
+				}
 			}
 		}
-		if tx.Damage() != txn.ReceiptNone {
+		if tx.Troubled() {
 			damaged++
 			if !m.state.damaged.Has(i.id) {
 				t.Fatalf("%s has %s, and is not among the damaged", i.id, tx.Damage())

@@ -27,7 +27,7 @@ type state struct {
 
 	// Derived, and rebuilt by restore.
 	unfinished *btree.BTreeG[txn.TxID] // what is owed something
-	damaged    *btree.BTreeG[txn.TxID] // with a heuristic branch; never collected
+	damaged    *btree.BTreeG[txn.TxID] // with a heuristic branch that is not resolved; never collected
 	ripening   ripening                // finished and undamaged: what retention ends
 	openAt     map[string]int          // unfinished transactions by participant; only ever looked up
 }
@@ -83,13 +83,19 @@ func (s *state) put(prev, next *txn.Transaction) {
 	if ripens(next) {
 		s.ripening.add(next)
 	}
-	if next.Damage() != txn.ReceiptNone {
+	switch {
+	case next.Troubled():
 		s.damaged.ReplaceOrInsert(next.ID)
+	case prev != nil && prev.Troubled():
+		s.damaged.Delete(next.ID)
 	}
 }
 
 func (s *state) countOpen(t *txn.Transaction, by int) {
 	for i := range t.Branches {
+		if t.Branches[i].Resolved != txn.Undecided {
+			continue // an operator has given its participant up
+		}
 		name := t.Branches[i].Participant
 		if n := s.openAt[name] + by; n != 0 {
 			s.openAt[name] = n

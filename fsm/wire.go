@@ -44,6 +44,7 @@ const (
 	tagExternal    = 4<<3 | varint
 	tagVote        = 5<<3 | varint
 	tagReceipt     = 6<<3 | varint
+	tagResolved    = 7<<3 | varint
 
 	tagReasonCode   = 1<<3 | varint // of Reason
 	tagReasonBranch = 2<<3 | varint
@@ -228,13 +229,15 @@ func appendBranches(b []byte, tag uint64, branches []txn.Branch) []byte {
 		b = appendBool(b, tagExternal, from.External)
 		b = appendUint(b, tagVote, uint64(from.Vote))
 		b = appendUint(b, tagReceipt, uint64(from.Receipt))
+		b = appendUint(b, tagResolved, uint64(from.Resolved))
 	}
 	return b
 }
 
 func branchSize(b *txn.Branch) int {
 	return sizeText(len(b.Participant)) + sizeText(len(b.Payload)) + sizeText(len(b.Digest)) +
-		sizeBool(b.External) + sizeUint(uint64(b.Vote)) + sizeUint(uint64(b.Receipt))
+		sizeBool(b.External) + sizeUint(uint64(b.Vote)) + sizeUint(uint64(b.Receipt)) +
+		sizeUint(uint64(b.Resolved))
 }
 
 func appendReason(b []byte, tag uint64, r txn.Reason) []byte {

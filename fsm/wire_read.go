@@ -231,7 +231,7 @@ func readStage(b []byte, known names) (s txn.Stage, ok bool) {
 // newOnly reports whether branches are such as a Stage may name.
 func newOnly(branches []txn.Branch) bool {
 	for i := range branches {
-		if b := &branches[i]; b.External || b.Vote != txn.VoteNone || b.Receipt != txn.ReceiptNone {
+		if b := &branches[i]; b.External || b.Vote != txn.VoteNone || b.Receipt != txn.ReceiptNone || b.Resolved != txn.Undecided {
 			return false
 		}
 	}
@@ -282,6 +282,8 @@ func (c *cursor) branch(to *[]txn.Branch, known names) {
 			b.Vote = txn.Vote(in.atMost(uint64(txn.VoteAbort)))
 		case tagReceipt:
 			b.Receipt = txn.Receipt(in.atMost(uint64(txn.HeuristicHazard)))
+		case tagResolved:
+			b.Resolved = txn.Decision(in.atMost(uint64(txn.Abort)))
 		default:
 			in.stop()
 		}

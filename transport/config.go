@@ -28,6 +28,7 @@ type Coordinator interface {
 	Abort(ctx context.Context, id txn.TxID, reason string, w coordinator.Wait) (coordinator.Result, error)
 	Inquire(ctx context.Context, id txn.TxID) (coordinator.Result, error)
 	Check(ctx context.Context, participant string) (coordinator.Inspection, error)
+	Examine(ctx context.Context, id txn.TxID, branch int) (*txn.Transaction, coordinator.Evidence, error)
 	Deliveries(id txn.TxID) []coordinator.Delivery
 	Timelines(id txn.TxID) []coordinator.Timeline
 	Loads() []coordinator.Load
@@ -59,6 +60,7 @@ type Node interface {
 type Registrar interface {
 	PutParticipant(ctx context.Context, by fsm.Operator, r participants.Registration) (participants.Registration, error)
 	DeleteParticipant(ctx context.Context, by fsm.Operator, name string) error
+	Resolve(ctx context.Context, by fsm.Operator, word txn.Resolve) (*txn.Transaction, error)
 	Note(ctx context.Context, by fsm.Operator, action, target, detail string) error
 }
 

@@ -150,6 +150,10 @@ func (c *fakeCoordinator) Check(ctx context.Context, participant string) (coordi
 	return c.check(ctx, participant)
 }
 
+func (c *fakeCoordinator) Examine(context.Context, txn.TxID, int) (*txn.Transaction, coordinator.Evidence, error) {
+	return nil, coordinator.Evidence{}, txn.ErrUnknown
+}
+
 func (c *fakeCoordinator) Deliveries(txn.TxID) []coordinator.Delivery { return c.deliveries }
 
 func (c *fakeCoordinator) Loads() []coordinator.Load { return c.loads }
@@ -277,6 +281,10 @@ type fakeRegistrar struct {
 func (r *fakeRegistrar) Note(_ context.Context, by fsm.Operator, action, target, detail string) error {
 	r.noted = append(r.noted, strings.Join([]string{by.Who, action, target, detail, by.Why}, ", "))
 	return r.note
+}
+
+func (r *fakeRegistrar) Resolve(context.Context, fsm.Operator, txn.Resolve) (*txn.Transaction, error) {
+	return nil, txn.ErrUnknown
 }
 
 func (r *fakeRegistrar) PutParticipant(_ context.Context, _ fsm.Operator, p participants.Registration) (participants.Registration, error) {

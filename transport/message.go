@@ -74,6 +74,7 @@ func transactionMessage(t *txn.Transaction, live []coordinator.Delivery) *decree
 			Vote:        decreev1.Vote(voteOf(t, i+1)),
 			Receipt:     decreev1.Receipt(b.Receipt),
 			Digest:      b.Digest[:],
+			Resolved:    decreev1.Outcome(b.Resolved),
 		})
 	}
 	for _, d := range live {

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 
+	"google.golang.org/grpc"
+
 	"github.com/decree-tx/decree/coordinator"
 	"github.com/decree-tx/decree/fsm"
 	"github.com/decree-tx/decree/fsm/txn"
@@ -74,4 +76,72 @@ func auditMessage(r fsm.Audit) *decreev1.AuditRecord {
 		Number: r.Number, Index: r.Index, Epoch: r.Epoch, Time: timeMessage(r.At), Who: r.Who,
 		Action: r.Action, Target: r.Target, Detail: r.Detail, Reason: r.Why, Refused: r.Refused,
 	}
+}
+
+// ExamineBranch implements the RPC.
+func (s *operations) ExamineBranch(ctx context.Context, req *decreev1.ExamineBranchRequest) (*decreev1.ExamineBranchResponse, error) {
+	id, err := txidOf(req.GetTxid())
+	if err != nil {
+		return nil, refuse(err, req.GetTxid())
+	}
+	return route(ctx, s.Server, &errand[*decreev1.ExamineBranchResponse]{
+		txid:   req.GetTxid(),
+		budget: callBudget,
+		local: func(ctx context.Context) (*decreev1.ExamineBranchResponse, error) {
+			tx, found, err := s.cfg.Coordinator.Examine(ctx, id, int(req.GetBranch()))
+			if err != nil {
+				return nil, err
+			}
+			answer := &decreev1.ExamineBranchResponse{
+				Transaction: transactionMessage(tx, s.cfg.Coordinator.Deliveries(id)),
+				Fate:        decreev1.BranchFate(found.Status),
+			}
+			if found.Err != nil {
+				answer.Error = message(found.Err)
+			}
+			return answer, nil
+		},
+		remote: func(ctx context.Context, conn *grpc.ClientConn) (*decreev1.ExamineBranchResponse, error) {
+			return decreev1.NewOperationsClient(conn).ExamineBranch(ctx, req)
+		},
+	})
+}
+
+// ResolveBranch implements the RPC.
+func (s *operations) ResolveBranch(ctx context.Context, req *decreev1.ResolveBranchRequest) (*decreev1.ResolveBranchResponse, error) {
+	word, err := parseWord(req)
+	if err != nil {
+		return nil, refuse(err, req.GetTxid())
+	}
+	return route(ctx, s.Server, &errand[*decreev1.ResolveBranchResponse]{
+		txid:   req.GetTxid(),
+		budget: callBudget,
+		local: func(ctx context.Context) (*decreev1.ResolveBranchResponse, error) {
+			tx, err := s.cfg.Registrar.Resolve(ctx, operatorOf(ctx, req.GetReason()), word)
+			if err != nil {
+				return nil, err
+			}
+			return &decreev1.ResolveBranchResponse{Transaction: transactionMessage(tx, s.cfg.Coordinator.Deliveries(word.ID))}, nil
+		},
+		remote: func(ctx context.Context, conn *grpc.ClientConn) (*decreev1.ResolveBranchResponse, error) {
+			return decreev1.NewOperationsClient(conn).ResolveBranch(ctx, req)
+		},
+	})
+}
+
+func parseWord(req *decreev1.ResolveBranchRequest) (txn.Resolve, error) {
+	var bad invalidError
+	word := txn.Resolve{ID: parseTxID(req.GetTxid(), &bad), Branch: int(req.GetBranch())}
+	switch req.GetAs() {
+	case decreev1.Outcome_OUTCOME_COMMITTED:
+		word.As = txn.Commit
+	case decreev1.Outcome_OUTCOME_ABORTED:
+		word.As = txn.Abort
+	default:
+		bad.add(reasonInvalidRequest, "as", "want OUTCOME_COMMITTED or OUTCOME_ABORTED")
+	}
+	if req.GetReason() == "" {
+		bad.add(reasonInvalidRequest, "reason", "say how it is known: it stays in the audit trail")
+	}
+	return word, bad.err()
 }

@@ -60,7 +60,9 @@ var rights = map[string]roles{
 	decreev1.Cluster_RemoveNode_FullMethodName:         operators,
 	decreev1.Cluster_TransferLeadership_FullMethodName: operators,
 
-	decreev1.Operations_ListAudit_FullMethodName: watchmen,
+	decreev1.Operations_ListAudit_FullMethodName:     watchmen,
+	decreev1.Operations_ExamineBranch_FullMethodName: operators,
+	decreev1.Operations_ResolveBranch_FullMethodName: operators,
 
 	// A snapshot holds payloads, and what is unresolved is everybody's.
 	decreev1.Snapshots_Save_FullMethodName:            operators,

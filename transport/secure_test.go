@@ -177,9 +177,11 @@ var may = map[string]string{
 	"decree.v1.Transactions/Watch":      "cor",
 	"decree.v1.Timelines/GetTimeline":   "cor",
 
-	"decree.v1.Live/Look":            "or",
-	"decree.v1.Operations/ListAudit": "or",
-	"decree.v1.Live/WatchCluster":    "or",
+	"decree.v1.Live/Look":                "or",
+	"decree.v1.Operations/ExamineBranch": "o",
+	"decree.v1.Operations/ResolveBranch": "o",
+	"decree.v1.Operations/ListAudit":     "or",
+	"decree.v1.Live/WatchCluster":        "or",
 
 	"decree.v1.Participants/Put":    "o",
 	"decree.v1.Participants/Get":    "or",

@@ -64,6 +64,9 @@ const (
 	reasonSealed              = "SEALED"
 	reasonAborted             = "TRANSACTION_ABORTED"
 	reasonCommitted           = "TRANSACTION_COMMITTED"
+	reasonUndecided           = "NOT_DECIDED"
+	reasonResolved            = "BRANCH_RESOLVED"
+	reasonSettled             = "BRANCH_SETTLED"
 	reasonNotFound            = "NOT_FOUND"
 	reasonUnknownParticipant  = "UNKNOWN_PARTICIPANT"
 	reasonParticipantInUse    = "PARTICIPANT_IN_USE"
@@ -111,6 +114,9 @@ var refusals = [...]refusal{
 	{txn.ErrTooManyBranches, codes.InvalidArgument, reasonTooManyBranches},
 	{txn.ErrDuplicateBranch, codes.AlreadyExists, reasonDuplicateBranch},
 	{txn.ErrNoSuchBranch, codes.InvalidArgument, reasonNoSuchBranch},
+	{txn.ErrUndecided, codes.FailedPrecondition, reasonUndecided},
+	{txn.ErrResolved, codes.FailedPrecondition, reasonResolved},
+	{txn.ErrSettled, codes.FailedPrecondition, reasonSettled},
 	{txn.ErrVotedTwice, codes.InvalidArgument, reasonInvalidRequest},
 	{txn.ErrSealed, codes.FailedPrecondition, reasonSealed},
 	{txn.ErrUnknown, codes.NotFound, reasonNotFound},

@@ -24,6 +24,7 @@ func (p *program) txCommand() *cobra.Command {
 		p.commitCommand(),
 		p.abortCommand(),
 		p.inquireCommand(),
+		p.resolveCommand(),
 		p.showCommand(),
 		p.listCommand(),
 		p.unresolvedCommand(),

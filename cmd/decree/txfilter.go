@@ -16,6 +16,7 @@ import (
 type listFlags struct {
 	states        []string
 	unfinished    bool
+	stuck         bool
 	since, before moment
 	filter        client.Filter
 }
@@ -25,12 +26,17 @@ func (f *listFlags) register(cmd *cobra.Command) {
 	flags.StringSliceVar(&f.states, "state", nil, "only these `states`: "+strings.Join(stateNames(), ", "))
 	flags.BoolVar(&f.unfinished, "unfinished", false, "only those that are not delivered to every branch yet")
 	flags.StringVar(&f.filter.Participant, "participant", "", "only those with a branch at this `participant`")
-	flags.BoolVar(&f.filter.Damaged, "damaged", false, "only those of which a branch went against the decision")
+	flags.BoolVar(&f.filter.Damaged, "damaged", false, "only those of which a branch went against the decision, and nobody has resolved it")
+	flags.BoolVar(&f.stuck, "stuck", false, "only those that were decided more than a minute ago and are not delivered to every branch")
 	flags.Var(&f.since, "since", "only those whose txid was made at this `time` or later: 10m ago as 10m, or 2006-01-02T15:04:05Z")
 	flags.Var(&f.before, "before", "only those whose txid was made before this `time`")
-	cmd.MarkFlagsMutuallyExclusive("state", "unfinished")
+	cmd.MarkFlagsMutuallyExclusive("state", "unfinished", "stuck")
 	_ = cmd.RegisterFlagCompletionFunc("state", cobra.FixedCompletions(stateNames(), cobra.ShellCompDirectiveNoFileComp))
 }
+
+// stuckAfter is how long a delivery may take before somebody should look at it: many times
+// what a participant's restart takes.
+const stuckAfter = time.Minute
 
 // unfinishedStates are those in which a transaction still has work to do.
 var unfinishedStates = []decreev1.State{
@@ -45,6 +51,9 @@ func (f *listFlags) resolve() (err error) {
 	if f.unfinished {
 		f.filter.States = unfinishedStates
 	}
+	if f.stuck {
+		f.filter.States = []decreev1.State{decreev1.State_STATE_COMMITTING, decreev1.State_STATE_ABORTING}
+	}
 	if !f.before.Time.IsZero() && f.before.Before(f.since.Time) {
 		return usagef("--before %s: is before --since %s, so that nothing can be found", f.before.text, f.since.text)
 	}
@@ -54,6 +63,9 @@ func (f *listFlags) resolve() (err error) {
 // judge tells whether a transaction is wanted, and whether none that is older can be:
 // lists go from the youngest id to the oldest.
 func (f *listFlags) judge(t *decreev1.Transaction) (wanted, last bool) {
+	if f.stuck && time.Since(asTime(t.GetDecided().GetTime())) < stuckAfter {
+		return false, false
+	}
 	if f.since.IsZero() && f.before.IsZero() {
 		return true, false
 	}

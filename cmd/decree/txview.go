@@ -72,7 +72,7 @@ func (p *program) showTransaction(t *decreev1.Transaction) {
 	var rows [][]string
 	for _, b := range t.GetBranches() {
 		rows = append(rows, []string{
-			strconv.Itoa(int(b.GetNumber())), b.GetParticipant(), word(b.GetVote()), word(b.GetReceipt()),
+			strconv.Itoa(int(b.GetNumber())), b.GetParticipant(), word(b.GetVote()), endText(b),
 			positive(b.GetAttempts()), nextText(b.GetNextAttempt()), b.GetLastError(),
 		})
 	}
@@ -249,6 +249,14 @@ func lastStamp(t *decreev1.Transaction) time.Time {
 		}
 	}
 	return time.Time{}
+}
+
+// endText is how phase two ended in a branch, by its participant or an operator.
+func endText(b *decreev1.Branch) string {
+	if r := resolvedText(b.GetResolved()); r != "" {
+		return strings.TrimPrefix(word(b.GetReceipt())+", resolved "+r, ", ")
+	}
+	return word(b.GetReceipt())
 }
 
 // word is an enum value as people say it: STATE_COMMITTED is committed. The zero

@@ -2,8 +2,10 @@ package node
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/decree-tx/decree/fsm"
+	"github.com/decree-tx/decree/fsm/txn"
 )
 
 // Note puts an operator's action on the record that is not the log's to carry out, such as
@@ -31,4 +33,19 @@ func (n *Node) audited(a fsm.Audited) fsm.Command {
 		return a.Command
 	}
 	return a
+}
+
+// Resolve writes an operator's word for what became of a branch, on the record, and returns
+// the state after it. Errors are those of coordinator.Coordinator.Resolve, and fsm.ErrLevel
+// where not all nodes are upgraded.
+func (n *Node) Resolve(ctx context.Context, by fsm.Operator, word txn.Resolve) (*txn.Transaction, error) {
+	fate := "committed"
+	if word.As == txn.Abort {
+		fate = "aborted"
+	}
+	tx, err := n.Coordinator.Resolve(ctx, fsm.Audited{
+		Who: by.Who, Why: by.Why, Action: "resolve branch", Target: word.ID.String(),
+		Detail: fmt.Sprintf("branch %d as %s", word.Branch, fate), Command: word,
+	})
+	return tx, n.sayWhoLags(err)
 }

@@ -120,6 +120,7 @@ type Command struct {
 	//	*Command_RaiseLevel
 	//	*Command_Arbitrate
 	//	*Command_Audited
+	//	*Command_Resolve
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -279,6 +280,15 @@ func (x *Command) GetAudited() *Audited {
 	return nil
 }
 
+func (x *Command) GetResolve() *Resolve {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_Resolve); ok {
+			return x.Resolve
+		}
+	}
+	return nil
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -335,6 +345,10 @@ type Command_Audited struct {
 	Audited *Audited `protobuf:"bytes,12,opt,name=audited,proto3,oneof"` // from version 4
 }
 
+type Command_Resolve struct {
+	Resolve *Resolve `protobuf:"bytes,15,opt,name=resolve,proto3,oneof"` // from version 6
+}
+
 func (*Command_Lead) isCommand_Kind() {}
 
 func (*Command_Stage) isCommand_Kind() {}
@@ -360,6 +374,8 @@ func (*Command_RaiseLevel) isCommand_Kind() {}
 func (*Command_Arbitrate) isCommand_Kind() {}
 
 func (*Command_Audited) isCommand_Kind() {}
+
+func (*Command_Resolve) isCommand_Kind() {}
 
 type Lead struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -877,6 +893,67 @@ func (x *Acknowledge) GetReceipts() []*BranchReceipt {
 	return nil
 }
 
+// Resolve is an operator's word for what became of a branch: a decision.
+type Resolve struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Txid          []byte                 `protobuf:"bytes,1,opt,name=txid,proto3" json:"txid,omitempty"`
+	Branch        uint32                 `protobuf:"varint,2,opt,name=branch,proto3" json:"branch,omitempty"`
+	As            uint32                 `protobuf:"varint,3,opt,name=as,proto3" json:"as,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Resolve) Reset() {
+	*x = Resolve{}
+	mi := &file_fsmpb_fsm_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Resolve) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Resolve) ProtoMessage() {}
+
+func (x *Resolve) ProtoReflect() protoreflect.Message {
+	mi := &file_fsmpb_fsm_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Resolve.ProtoReflect.Descriptor instead.
+func (*Resolve) Descriptor() ([]byte, []int) {
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Resolve) GetTxid() []byte {
+	if x != nil {
+		return x.Txid
+	}
+	return nil
+}
+
+func (x *Resolve) GetBranch() uint32 {
+	if x != nil {
+		return x.Branch
+	}
+	return 0
+}
+
+func (x *Resolve) GetAs() uint32 {
+	if x != nil {
+		return x.As
+	}
+	return 0
+}
+
 type BranchReceipt struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Branch        uint32                 `protobuf:"varint,1,opt,name=branch,proto3" json:"branch,omitempty"`
@@ -887,7 +964,7 @@ type BranchReceipt struct {
 
 func (x *BranchReceipt) Reset() {
 	*x = BranchReceipt{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[11]
+	mi := &file_fsmpb_fsm_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -899,7 +976,7 @@ func (x *BranchReceipt) String() string {
 func (*BranchReceipt) ProtoMessage() {}
 
 func (x *BranchReceipt) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[11]
+	mi := &file_fsmpb_fsm_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -912,7 +989,7 @@ func (x *BranchReceipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BranchReceipt.ProtoReflect.Descriptor instead.
 func (*BranchReceipt) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{11}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *BranchReceipt) GetBranch() uint32 {
@@ -941,7 +1018,7 @@ type PutParticipant struct {
 
 func (x *PutParticipant) Reset() {
 	*x = PutParticipant{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[12]
+	mi := &file_fsmpb_fsm_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -953,7 +1030,7 @@ func (x *PutParticipant) String() string {
 func (*PutParticipant) ProtoMessage() {}
 
 func (x *PutParticipant) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[12]
+	mi := &file_fsmpb_fsm_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -966,7 +1043,7 @@ func (x *PutParticipant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutParticipant.ProtoReflect.Descriptor instead.
 func (*PutParticipant) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{12}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PutParticipant) GetName() string {
@@ -1006,7 +1083,7 @@ type DeleteParticipant struct {
 
 func (x *DeleteParticipant) Reset() {
 	*x = DeleteParticipant{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[13]
+	mi := &file_fsmpb_fsm_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1018,7 +1095,7 @@ func (x *DeleteParticipant) String() string {
 func (*DeleteParticipant) ProtoMessage() {}
 
 func (x *DeleteParticipant) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[13]
+	mi := &file_fsmpb_fsm_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1031,7 +1108,7 @@ func (x *DeleteParticipant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteParticipant.ProtoReflect.Descriptor instead.
 func (*DeleteParticipant) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{13}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DeleteParticipant) GetName() string {
@@ -1052,7 +1129,7 @@ type Collect struct {
 
 func (x *Collect) Reset() {
 	*x = Collect{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[14]
+	mi := &file_fsmpb_fsm_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1064,7 +1141,7 @@ func (x *Collect) String() string {
 func (*Collect) ProtoMessage() {}
 
 func (x *Collect) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[14]
+	mi := &file_fsmpb_fsm_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1077,7 +1154,7 @@ func (x *Collect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Collect.ProtoReflect.Descriptor instead.
 func (*Collect) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{14}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Collect) GetLimit() uint32 {
@@ -1098,7 +1175,7 @@ type RaiseLevel struct {
 
 func (x *RaiseLevel) Reset() {
 	*x = RaiseLevel{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[15]
+	mi := &file_fsmpb_fsm_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1110,7 +1187,7 @@ func (x *RaiseLevel) String() string {
 func (*RaiseLevel) ProtoMessage() {}
 
 func (x *RaiseLevel) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[15]
+	mi := &file_fsmpb_fsm_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1123,7 +1200,7 @@ func (x *RaiseLevel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseLevel.ProtoReflect.Descriptor instead.
 func (*RaiseLevel) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{15}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RaiseLevel) GetLevel() uint32 {
@@ -1149,7 +1226,7 @@ type Audited struct {
 
 func (x *Audited) Reset() {
 	*x = Audited{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[16]
+	mi := &file_fsmpb_fsm_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1161,7 +1238,7 @@ func (x *Audited) String() string {
 func (*Audited) ProtoMessage() {}
 
 func (x *Audited) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[16]
+	mi := &file_fsmpb_fsm_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1174,7 +1251,7 @@ func (x *Audited) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Audited.ProtoReflect.Descriptor instead.
 func (*Audited) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{16}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Audited) GetWho() string {
@@ -1227,13 +1304,14 @@ type Branch struct {
 	External      bool                   `protobuf:"varint,4,opt,name=external,proto3" json:"external,omitempty"`
 	Vote          uint32                 `protobuf:"varint,5,opt,name=vote,proto3" json:"vote,omitempty"`
 	Receipt       uint32                 `protobuf:"varint,6,opt,name=receipt,proto3" json:"receipt,omitempty"`
+	Resolved      uint32                 `protobuf:"varint,7,opt,name=resolved,proto3" json:"resolved,omitempty"` // a decision, by an operator's word; from version 6
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Branch) Reset() {
 	*x = Branch{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[17]
+	mi := &file_fsmpb_fsm_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1245,7 +1323,7 @@ func (x *Branch) String() string {
 func (*Branch) ProtoMessage() {}
 
 func (x *Branch) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[17]
+	mi := &file_fsmpb_fsm_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1258,7 +1336,7 @@ func (x *Branch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Branch.ProtoReflect.Descriptor instead.
 func (*Branch) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{17}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Branch) GetParticipant() string {
@@ -1303,6 +1381,13 @@ func (x *Branch) GetReceipt() uint32 {
 	return 0
 }
 
+func (x *Branch) GetResolved() uint32 {
+	if x != nil {
+		return x.Resolved
+	}
+	return 0
+}
+
 type Reason struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Code          uint32                 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
@@ -1314,7 +1399,7 @@ type Reason struct {
 
 func (x *Reason) Reset() {
 	*x = Reason{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[18]
+	mi := &file_fsmpb_fsm_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1326,7 +1411,7 @@ func (x *Reason) String() string {
 func (*Reason) ProtoMessage() {}
 
 func (x *Reason) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[18]
+	mi := &file_fsmpb_fsm_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1339,7 +1424,7 @@ func (x *Reason) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reason.ProtoReflect.Descriptor instead.
 func (*Reason) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{18}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Reason) GetCode() uint32 {
@@ -1374,7 +1459,7 @@ type Stamp struct {
 
 func (x *Stamp) Reset() {
 	*x = Stamp{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[19]
+	mi := &file_fsmpb_fsm_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1386,7 +1471,7 @@ func (x *Stamp) String() string {
 func (*Stamp) ProtoMessage() {}
 
 func (x *Stamp) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[19]
+	mi := &file_fsmpb_fsm_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1399,7 +1484,7 @@ func (x *Stamp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stamp.ProtoReflect.Descriptor instead.
 func (*Stamp) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{19}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Stamp) GetIndex() uint64 {
@@ -1442,7 +1527,7 @@ type Transaction struct {
 
 func (x *Transaction) Reset() {
 	*x = Transaction{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[20]
+	mi := &file_fsmpb_fsm_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1454,7 +1539,7 @@ func (x *Transaction) String() string {
 func (*Transaction) ProtoMessage() {}
 
 func (x *Transaction) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[20]
+	mi := &file_fsmpb_fsm_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1467,7 +1552,7 @@ func (x *Transaction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Transaction.ProtoReflect.Descriptor instead.
 func (*Transaction) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{20}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Transaction) GetTxid() []byte {
@@ -1560,7 +1645,7 @@ type Participant struct {
 
 func (x *Participant) Reset() {
 	*x = Participant{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[21]
+	mi := &file_fsmpb_fsm_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1572,7 +1657,7 @@ func (x *Participant) String() string {
 func (*Participant) ProtoMessage() {}
 
 func (x *Participant) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[21]
+	mi := &file_fsmpb_fsm_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1585,7 +1670,7 @@ func (x *Participant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Participant.ProtoReflect.Descriptor instead.
 func (*Participant) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{21}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Participant) GetName() string {
@@ -1642,7 +1727,7 @@ type Audit struct {
 
 func (x *Audit) Reset() {
 	*x = Audit{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[22]
+	mi := &file_fsmpb_fsm_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1654,7 +1739,7 @@ func (x *Audit) String() string {
 func (*Audit) ProtoMessage() {}
 
 func (x *Audit) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[22]
+	mi := &file_fsmpb_fsm_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1667,7 +1752,7 @@ func (x *Audit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Audit.ProtoReflect.Descriptor instead.
 func (*Audit) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{22}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Audit) GetNumber() uint64 {
@@ -1759,7 +1844,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[23]
+	mi := &file_fsmpb_fsm_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1771,7 +1856,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[23]
+	mi := &file_fsmpb_fsm_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1784,7 +1869,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{23}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Record) GetKind() isRecord_Kind {
@@ -1892,7 +1977,7 @@ type Header struct {
 
 func (x *Header) Reset() {
 	*x = Header{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[24]
+	mi := &file_fsmpb_fsm_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1904,7 +1989,7 @@ func (x *Header) String() string {
 func (*Header) ProtoMessage() {}
 
 func (x *Header) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[24]
+	mi := &file_fsmpb_fsm_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1917,7 +2002,7 @@ func (x *Header) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Header.ProtoReflect.Descriptor instead.
 func (*Header) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{24}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Header) GetVersion() uint32 {
@@ -1995,7 +2080,7 @@ type Trailer struct {
 
 func (x *Trailer) Reset() {
 	*x = Trailer{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[25]
+	mi := &file_fsmpb_fsm_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2007,7 +2092,7 @@ func (x *Trailer) String() string {
 func (*Trailer) ProtoMessage() {}
 
 func (x *Trailer) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[25]
+	mi := &file_fsmpb_fsm_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2020,7 +2105,7 @@ func (x *Trailer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trailer.ProtoReflect.Descriptor instead.
 func (*Trailer) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{25}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Trailer) GetParticipants() uint64 {
@@ -2062,7 +2147,7 @@ const file_fsmpb_fsm_proto_rawDesc = "" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x12\n" +
 	"\x04time\x18\x03 \x01(\x03R\x04time\x12\x18\n" +
 	"\ahorizon\x18\x04 \x01(\x03R\ahorizon\x12/\n" +
-	"\bcommands\x18\x05 \x03(\v2\x13.decree.fsm.CommandR\bcommands\"\xca\x05\n" +
+	"\bcommands\x18\x05 \x03(\v2\x13.decree.fsm.CommandR\bcommands\"\xfb\x05\n" +
 	"\aCommand\x12&\n" +
 	"\x04lead\x18\x01 \x01(\v2\x10.decree.fsm.LeadH\x00R\x04lead\x12)\n" +
 	"\x05stage\x18\x02 \x01(\v2\x11.decree.fsm.StageH\x00R\x05stage\x12,\n" +
@@ -2078,7 +2163,8 @@ const file_fsmpb_fsm_proto_rawDesc = "" +
 	"\vraise_level\x18\v \x01(\v2\x16.decree.fsm.RaiseLevelH\x00R\n" +
 	"raiseLevel\x125\n" +
 	"\tarbitrate\x18\x0e \x01(\v2\x15.decree.fsm.ArbitrateH\x00R\tarbitrate\x12/\n" +
-	"\aaudited\x18\f \x01(\v2\x13.decree.fsm.AuditedH\x00R\aauditedB\x06\n" +
+	"\aaudited\x18\f \x01(\v2\x13.decree.fsm.AuditedH\x00R\aaudited\x12/\n" +
+	"\aresolve\x18\x0f \x01(\v2\x13.decree.fsm.ResolveH\x00R\aresolveB\x06\n" +
 	"\x04kind\"4\n" +
 	"\x04Lead\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
@@ -2113,7 +2199,11 @@ const file_fsmpb_fsm_proto_rawDesc = "" +
 	"\x06detail\x18\x03 \x01(\tR\x06detail\"X\n" +
 	"\vAcknowledge\x12\x12\n" +
 	"\x04txid\x18\x01 \x01(\fR\x04txid\x125\n" +
-	"\breceipts\x18\x02 \x03(\v2\x19.decree.fsm.BranchReceiptR\breceipts\"A\n" +
+	"\breceipts\x18\x02 \x03(\v2\x19.decree.fsm.BranchReceiptR\breceipts\"E\n" +
+	"\aResolve\x12\x12\n" +
+	"\x04txid\x18\x01 \x01(\fR\x04txid\x12\x16\n" +
+	"\x06branch\x18\x02 \x01(\rR\x06branch\x12\x0e\n" +
+	"\x02as\x18\x03 \x01(\rR\x02as\"A\n" +
 	"\rBranchReceipt\x12\x16\n" +
 	"\x06branch\x18\x01 \x01(\rR\x06branch\x12\x18\n" +
 	"\areceipt\x18\x02 \x01(\rR\areceipt\"p\n" +
@@ -2135,14 +2225,15 @@ const file_fsmpb_fsm_proto_rawDesc = "" +
 	"\x06target\x18\x03 \x01(\tR\x06target\x12\x16\n" +
 	"\x06detail\x18\x04 \x01(\tR\x06detail\x12\x10\n" +
 	"\x03why\x18\x05 \x01(\tR\x03why\x12-\n" +
-	"\acommand\x18\x06 \x01(\v2\x13.decree.fsm.CommandR\acommand\"\xa6\x01\n" +
+	"\acommand\x18\x06 \x01(\v2\x13.decree.fsm.CommandR\acommand\"\xc2\x01\n" +
 	"\x06Branch\x12 \n" +
 	"\vparticipant\x18\x01 \x01(\tR\vparticipant\x12\x18\n" +
 	"\apayload\x18\x02 \x01(\fR\apayload\x12\x16\n" +
 	"\x06digest\x18\x03 \x01(\fR\x06digest\x12\x1a\n" +
 	"\bexternal\x18\x04 \x01(\bR\bexternal\x12\x12\n" +
 	"\x04vote\x18\x05 \x01(\rR\x04vote\x12\x18\n" +
-	"\areceipt\x18\x06 \x01(\rR\areceipt\"L\n" +
+	"\areceipt\x18\x06 \x01(\rR\areceipt\x12\x1a\n" +
+	"\bresolved\x18\a \x01(\rR\bresolved\"L\n" +
 	"\x06Reason\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x16\n" +
 	"\x06branch\x18\x02 \x01(\rR\x06branch\x12\x16\n" +
@@ -2218,7 +2309,7 @@ func file_fsmpb_fsm_proto_rawDescGZIP() []byte {
 	return file_fsmpb_fsm_proto_rawDescData
 }
 
-var file_fsmpb_fsm_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_fsmpb_fsm_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_fsmpb_fsm_proto_goTypes = []any{
 	(*Entry)(nil),             // 0: decree.fsm.Entry
 	(*Command)(nil),           // 1: decree.fsm.Command
@@ -2231,21 +2322,22 @@ var file_fsmpb_fsm_proto_goTypes = []any{
 	(*Presume)(nil),           // 8: decree.fsm.Presume
 	(*Arbitrate)(nil),         // 9: decree.fsm.Arbitrate
 	(*Acknowledge)(nil),       // 10: decree.fsm.Acknowledge
-	(*BranchReceipt)(nil),     // 11: decree.fsm.BranchReceipt
-	(*PutParticipant)(nil),    // 12: decree.fsm.PutParticipant
-	(*DeleteParticipant)(nil), // 13: decree.fsm.DeleteParticipant
-	(*Collect)(nil),           // 14: decree.fsm.Collect
-	(*RaiseLevel)(nil),        // 15: decree.fsm.RaiseLevel
-	(*Audited)(nil),           // 16: decree.fsm.Audited
-	(*Branch)(nil),            // 17: decree.fsm.Branch
-	(*Reason)(nil),            // 18: decree.fsm.Reason
-	(*Stamp)(nil),             // 19: decree.fsm.Stamp
-	(*Transaction)(nil),       // 20: decree.fsm.Transaction
-	(*Participant)(nil),       // 21: decree.fsm.Participant
-	(*Audit)(nil),             // 22: decree.fsm.Audit
-	(*Record)(nil),            // 23: decree.fsm.Record
-	(*Header)(nil),            // 24: decree.fsm.Header
-	(*Trailer)(nil),           // 25: decree.fsm.Trailer
+	(*Resolve)(nil),           // 11: decree.fsm.Resolve
+	(*BranchReceipt)(nil),     // 12: decree.fsm.BranchReceipt
+	(*PutParticipant)(nil),    // 13: decree.fsm.PutParticipant
+	(*DeleteParticipant)(nil), // 14: decree.fsm.DeleteParticipant
+	(*Collect)(nil),           // 15: decree.fsm.Collect
+	(*RaiseLevel)(nil),        // 16: decree.fsm.RaiseLevel
+	(*Audited)(nil),           // 17: decree.fsm.Audited
+	(*Branch)(nil),            // 18: decree.fsm.Branch
+	(*Reason)(nil),            // 19: decree.fsm.Reason
+	(*Stamp)(nil),             // 20: decree.fsm.Stamp
+	(*Transaction)(nil),       // 21: decree.fsm.Transaction
+	(*Participant)(nil),       // 22: decree.fsm.Participant
+	(*Audit)(nil),             // 23: decree.fsm.Audit
+	(*Record)(nil),            // 24: decree.fsm.Record
+	(*Header)(nil),            // 25: decree.fsm.Header
+	(*Trailer)(nil),           // 26: decree.fsm.Trailer
 }
 var file_fsmpb_fsm_proto_depIdxs = []int32{
 	1,  // 0: decree.fsm.Entry.commands:type_name -> decree.fsm.Command
@@ -2256,34 +2348,35 @@ var file_fsmpb_fsm_proto_depIdxs = []int32{
 	7,  // 5: decree.fsm.Command.decide:type_name -> decree.fsm.Decide
 	8,  // 6: decree.fsm.Command.presume:type_name -> decree.fsm.Presume
 	10, // 7: decree.fsm.Command.acknowledge:type_name -> decree.fsm.Acknowledge
-	12, // 8: decree.fsm.Command.put_participant:type_name -> decree.fsm.PutParticipant
-	13, // 9: decree.fsm.Command.delete_participant:type_name -> decree.fsm.DeleteParticipant
-	14, // 10: decree.fsm.Command.collect:type_name -> decree.fsm.Collect
-	15, // 11: decree.fsm.Command.raise_level:type_name -> decree.fsm.RaiseLevel
+	13, // 8: decree.fsm.Command.put_participant:type_name -> decree.fsm.PutParticipant
+	14, // 9: decree.fsm.Command.delete_participant:type_name -> decree.fsm.DeleteParticipant
+	15, // 10: decree.fsm.Command.collect:type_name -> decree.fsm.Collect
+	16, // 11: decree.fsm.Command.raise_level:type_name -> decree.fsm.RaiseLevel
 	9,  // 12: decree.fsm.Command.arbitrate:type_name -> decree.fsm.Arbitrate
-	16, // 13: decree.fsm.Command.audited:type_name -> decree.fsm.Audited
-	17, // 14: decree.fsm.Stage.branches:type_name -> decree.fsm.Branch
-	17, // 15: decree.fsm.Enlist.branch:type_name -> decree.fsm.Branch
-	6,  // 16: decree.fsm.Prepare.votes:type_name -> decree.fsm.BranchVote
-	18, // 17: decree.fsm.Decide.reason:type_name -> decree.fsm.Reason
-	17, // 18: decree.fsm.Decide.branches:type_name -> decree.fsm.Branch
-	11, // 19: decree.fsm.Acknowledge.receipts:type_name -> decree.fsm.BranchReceipt
-	1,  // 20: decree.fsm.Audited.command:type_name -> decree.fsm.Command
-	17, // 21: decree.fsm.Transaction.branches:type_name -> decree.fsm.Branch
-	18, // 22: decree.fsm.Transaction.reason:type_name -> decree.fsm.Reason
-	19, // 23: decree.fsm.Transaction.staged:type_name -> decree.fsm.Stamp
-	19, // 24: decree.fsm.Transaction.decided:type_name -> decree.fsm.Stamp
-	19, // 25: decree.fsm.Transaction.finished:type_name -> decree.fsm.Stamp
-	24, // 26: decree.fsm.Record.header:type_name -> decree.fsm.Header
-	21, // 27: decree.fsm.Record.participant:type_name -> decree.fsm.Participant
-	20, // 28: decree.fsm.Record.transaction:type_name -> decree.fsm.Transaction
-	25, // 29: decree.fsm.Record.trailer:type_name -> decree.fsm.Trailer
-	22, // 30: decree.fsm.Record.audit:type_name -> decree.fsm.Audit
-	31, // [31:31] is the sub-list for method output_type
-	31, // [31:31] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	17, // 13: decree.fsm.Command.audited:type_name -> decree.fsm.Audited
+	11, // 14: decree.fsm.Command.resolve:type_name -> decree.fsm.Resolve
+	18, // 15: decree.fsm.Stage.branches:type_name -> decree.fsm.Branch
+	18, // 16: decree.fsm.Enlist.branch:type_name -> decree.fsm.Branch
+	6,  // 17: decree.fsm.Prepare.votes:type_name -> decree.fsm.BranchVote
+	19, // 18: decree.fsm.Decide.reason:type_name -> decree.fsm.Reason
+	18, // 19: decree.fsm.Decide.branches:type_name -> decree.fsm.Branch
+	12, // 20: decree.fsm.Acknowledge.receipts:type_name -> decree.fsm.BranchReceipt
+	1,  // 21: decree.fsm.Audited.command:type_name -> decree.fsm.Command
+	18, // 22: decree.fsm.Transaction.branches:type_name -> decree.fsm.Branch
+	19, // 23: decree.fsm.Transaction.reason:type_name -> decree.fsm.Reason
+	20, // 24: decree.fsm.Transaction.staged:type_name -> decree.fsm.Stamp
+	20, // 25: decree.fsm.Transaction.decided:type_name -> decree.fsm.Stamp
+	20, // 26: decree.fsm.Transaction.finished:type_name -> decree.fsm.Stamp
+	25, // 27: decree.fsm.Record.header:type_name -> decree.fsm.Header
+	22, // 28: decree.fsm.Record.participant:type_name -> decree.fsm.Participant
+	21, // 29: decree.fsm.Record.transaction:type_name -> decree.fsm.Transaction
+	26, // 30: decree.fsm.Record.trailer:type_name -> decree.fsm.Trailer
+	23, // 31: decree.fsm.Record.audit:type_name -> decree.fsm.Audit
+	32, // [32:32] is the sub-list for method output_type
+	32, // [32:32] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_fsmpb_fsm_proto_init() }
@@ -2305,8 +2398,9 @@ func file_fsmpb_fsm_proto_init() {
 		(*Command_RaiseLevel)(nil),
 		(*Command_Arbitrate)(nil),
 		(*Command_Audited)(nil),
+		(*Command_Resolve)(nil),
 	}
-	file_fsmpb_fsm_proto_msgTypes[23].OneofWrappers = []any{
+	file_fsmpb_fsm_proto_msgTypes[24].OneofWrappers = []any{
 		(*Record_Header)(nil),
 		(*Record_Participant)(nil),
 		(*Record_Transaction)(nil),
@@ -2319,7 +2413,7 @@ func file_fsmpb_fsm_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fsmpb_fsm_proto_rawDesc), len(file_fsmpb_fsm_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   26,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -52,6 +52,9 @@ func (t *Transaction) checkBranches() error {
 		if t.State.Decided() && b.Payload != nil {
 			return fmt.Errorf("branch %d keeps its payload past the decision", i+1)
 		}
+		if b.Resolved > Abort || b.Resolved != Undecided && (!t.State.Decided() || b.Receipt == Done || b.Vote == VoteReadOnly) {
+			return fmt.Errorf("branch %d is resolved as %s, but had nothing to be resolved", i+1, b.Resolved)
+		}
 		if !t.State.Decided() && b.Receipt != ReceiptNone {
 			return fmt.Errorf("branch %d has a receipt before the decision", i+1)
 		}

@@ -24,6 +24,8 @@ var (
 	ErrNotPrepared     = errors.New("the transaction has not been prepared")
 	ErrUndecided       = errors.New("the transaction is not decided")
 	ErrNoSuchBranch    = errors.New("no such branch")
+	ErrResolved        = errors.New("an operator has resolved the branch already, and otherwise")
+	ErrSettled         = errors.New("the branch carried out the decision, or had nothing to carry out: there is nothing to be resolved")
 	ErrVotedTwice      = errors.New("a branch voted twice, and differently")
 	ErrAgainstVote     = errors.New("the decision goes against a replicated vote")
 	// ErrLost answers whatever would decide a transaction whose decision may have been

@@ -65,6 +65,16 @@ type Arbitrate struct {
 	Detail   string // who and why, at most MaxReasonDetail bytes; kept with an abort
 }
 
+// Resolve is an operator's word for what became of a branch of a decided transaction,
+// because its participant will not say, or has said that it went against the decision
+// (rule R10). The decision itself stays as it is (rule R1). A second, different word is
+// refused.
+type Resolve struct {
+	ID     TxID
+	Branch int      // from 1
+	As     Decision // Commit or Abort
+}
+
 // Acknowledge records how phase two ended in some branches.
 type Acknowledge struct {
 	ID       TxID
@@ -84,4 +94,5 @@ func (c Prepare) Transaction() TxID     { return c.ID } //nolint:revive
 func (c Decide) Transaction() TxID      { return c.ID } //nolint:revive
 func (c Presume) Transaction() TxID     { return c.ID } //nolint:revive
 func (c Arbitrate) Transaction() TxID   { return c.ID } //nolint:revive
+func (c Resolve) Transaction() TxID     { return c.ID } //nolint:revive
 func (c Acknowledge) Transaction() TxID { return c.ID } //nolint:revive

@@ -337,9 +337,17 @@ func (d *Drive) Receipts() Acknowledge {
 }
 
 // Wants reports whether work that has waited is still to be done: a prepare only
-// while the transaction is undecided, and nothing once the drive has stopped.
+// while the transaction is undecided, phase two unless an operator has resolved the
+// branch, and nothing once the drive has stopped.
 func (d *Drive) Wants(w Work) bool {
-	return !d.stopped && (w.Kind != PrepareBranch || !d.Decided())
+	switch {
+	case d.stopped:
+		return false
+	case w.Kind == PrepareBranch:
+		return !d.Decided()
+	default:
+		return d.branches[w.Branch-1].Resolved == Undecided
+	}
 }
 
 // Drives reports whether a participant's prepared branch is this drive's matter. A
@@ -409,8 +417,29 @@ func precedes(a, b *Transaction) bool {
 	case a.State != b.State:
 		return a.State < b.State
 	default:
-		return owed(a) > owed(b)
+		return owed(a) > owed(b) || resolved(a) < resolved(b)
 	}
+}
+
+func resolved(t *Transaction) int {
+	n := 0
+	for i := range t.Branches {
+		if t.Branches[i].Resolved != Undecided {
+			n++
+		}
+	}
+	return n
+}
+
+// Contradicted reports whether a branch that a participant holds prepared is one of which
+// an operator has said that it ended against the decision: somebody has acted on that, and
+// only a person can say what is right now.
+func Contradicted(tx *Transaction, participant string, branch int) bool {
+	if n := tx.Branch(participant); n == 0 || n != branch {
+		return false
+	}
+	as := tx.Branches[branch-1].Resolved
+	return as != Undecided && as != tx.Decision()
 }
 
 func owed(t *Transaction) int {
@@ -432,6 +461,8 @@ func Orphan(tx *Transaction, participant string, branch int) WorkKind {
 	switch {
 	case !tx.State.Decided():
 		return 0 // a retry of the client's has taken it up
+	case Contradicted(tx, participant, branch):
+		return 0
 	case tx.Decision() == Abort:
 		return AbortBranch
 	case tx.Tombstone(): // an operator's commit of whatever is found of it

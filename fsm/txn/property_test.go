@@ -24,6 +24,8 @@ import (
 //   - an error changes nothing, and no step changes the state that it was given;
 //   - the same step on the same state gives the same answer (R12);
 //   - the same command again changes nothing more (R11);
+//   - an operator's word ends a delivery or takes note of damage, changes nothing else,
+//     and stands (R10);
 //   - what may have been decided before a restore is decided by an operator alone (R15).
 func TestAnyCommandsKeepTheRules(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -50,6 +52,7 @@ func TestAnyCommandsKeepTheRules(t *testing.T) {
 				}
 			}
 			checkEnd(t, state, next)
+			checkWord(t, state, next, c)
 			checkLost(t, at, state, next, c)
 			state = next
 		}
@@ -69,10 +72,41 @@ func checkLost(t *rapid.T, at txn.At, prev, next *txn.Transaction, c txn.Command
 	}
 }
 
+// checkWord holds that nobody but an operator resolves a branch, only one that is owed
+// something or damaged, once, and that what the participant said stays.
+func checkWord(t *rapid.T, prev, next *txn.Transaction, c txn.Command) {
+	if prev == nil || next == prev {
+		return
+	}
+	word, operator := c.(txn.Resolve)
+	for i := range prev.Branches {
+		was, is := prev.Branches[i], next.Branches[i]
+		switch {
+		case is.Resolved == was.Resolved:
+			if operator && i+1 == word.Branch {
+				t.Fatalf("resolved in vain: %+v", is)
+			}
+		case !operator || word.Branch != i+1 || is.Resolved != word.As || was.Resolved != txn.Undecided:
+			t.Fatalf("%T made %+v of %+v", c, is, was)
+		case !was.Owed() && !was.Receipt.Heuristic():
+			t.Fatalf("there was nothing to be resolved: %+v", was)
+		}
+		if operator && is.Receipt != was.Receipt || operator && is.Owed() && !was.Owed() {
+			t.Fatalf("an operator's word changed what the participant said: %+v -> %+v", was, is)
+		}
+	}
+	if operator && !prev.State.Decided() {
+		t.Fatalf("resolved before the decision: %+v", next)
+	}
+}
+
 // checkEnd holds that a finished transaction stays as it is, but for a tombstone
-// that takes over branches (R4).
+// that takes over branches (R4), and for damage of which an operator takes note.
 func checkEnd(t *rapid.T, prev, next *txn.Transaction) {
 	if prev == nil || !prev.State.Finished() || next == prev {
+		return
+	}
+	if prev.Troubled() && next.State == prev.State && next.Finished == prev.Finished {
 		return
 	}
 	if !prev.Tombstone() || len(prev.Branches) != 0 || next.State != txn.Aborting {
@@ -100,7 +134,7 @@ func later(t *rapid.T, at txn.At) txn.At {
 
 // anyCommand draws a command. Some are nonsense on purpose: Step must refuse them.
 func anyCommand(t *rapid.T, id txn.TxID) txn.Command {
-	switch rapid.IntRange(0, 7).Draw(t, "command") {
+	switch rapid.IntRange(0, 9).Draw(t, "command") {
 	case 0:
 		interactive := rapid.Bool().Draw(t, "interactive")
 		c := txn.Stage{ID: id, Interactive: interactive, Timeout: time.Second}
@@ -134,6 +168,8 @@ func anyCommand(t *rapid.T, id txn.TxID) txn.Command {
 		return txn.Presume{ID: id}
 	case 6:
 		return txn.Arbitrate{ID: id, Decision: txn.Decision(rapid.IntRange(1, 2).Draw(t, "decision")), Detail: "ann"}
+	case 7, 8:
+		return txn.Resolve{ID: id, Branch: anyNumber(t), As: txn.Decision(rapid.IntRange(1, 2).Draw(t, "as"))}
 	default:
 		c := txn.Acknowledge{ID: id}
 		for range rapid.IntRange(0, 4).Draw(t, "receipts") {

@@ -44,6 +44,8 @@ func step(at At, t *Transaction, c Command) (*Transaction, error) {
 		return arbitrate(at, t, c)
 	case Acknowledge:
 		return acknowledge(at, t, c)
+	case Resolve:
+		return resolve(at, t, c)
 	default:
 		panic("txn: unknown command") // the decoder knows no others
 	}
@@ -306,6 +308,34 @@ func acknowledge(at At, t *Transaction, c Acknowledge) (*Transaction, error) {
 	}
 	if !changed {
 		return t, nil
+	}
+	return settle(at, next), nil
+}
+
+// resolve ends what a branch is owed, or takes note of its damage. A branch that has
+// carried out the decision, or has nothing to carry out, has nothing to be resolved.
+func resolve(at At, t *Transaction, c Resolve) (*Transaction, error) {
+	switch {
+	case t == nil:
+		return nil, ErrUnknown
+	case !t.State.Decided():
+		return nil, ErrUndecided
+	case c.Branch < 1 || c.Branch > len(t.Branches):
+		return nil, ErrNoSuchBranch
+	}
+	b := t.Branches[c.Branch-1]
+	switch {
+	case b.Resolved == c.As:
+		return t, nil
+	case b.Resolved != Undecided:
+		return nil, ErrResolved
+	case !b.Owed() && !b.Receipt.Heuristic():
+		return nil, ErrSettled
+	}
+	next := t.clone()
+	next.Branches[c.Branch-1].Resolved = c.As
+	if t.State.Finished() {
+		return next, nil
 	}
 	return settle(at, next), nil
 }

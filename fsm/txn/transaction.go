@@ -147,6 +147,10 @@ type Branch struct {
 	// for a read-only one at the decision. All other votes are the leader's own.
 	Vote    Vote
 	Receipt Receipt
+	// Resolved is what became of the branch by the word of an operator, who ends the
+	// delivery or takes note of the damage with it (rule R10); Undecided where none had
+	// to. What the participant said stays in Receipt.
+	Resolved Decision
 }
 
 // NewBranch makes a branch with the digest of its content.
@@ -174,7 +178,26 @@ func streamedDigest(participant string, payload []byte) (d Digest) {
 }
 
 // Owed reports whether phase two still has to reach the branch.
-func (b Branch) Owed() bool { return b.Receipt == ReceiptNone && b.Vote != VoteReadOnly }
+func (b Branch) Owed() bool {
+	return b.Receipt == ReceiptNone && b.Vote != VoteReadOnly && b.Resolved == Undecided
+}
+
+// damage is how the branch ended against a decision, ReceiptNone where it did not. The
+// word of an operator counts for more than that of the participant: it came later.
+func (b Branch) damage(d Decision) Receipt {
+	switch {
+	case b.Resolved == d && d != Undecided:
+		return ReceiptNone
+	case b.Resolved == Commit:
+		return HeuristicCommit
+	case b.Resolved == Abort:
+		return HeuristicAbort
+	case b.Receipt.Heuristic():
+		return b.Receipt
+	default:
+		return ReceiptNone
+	}
+}
 
 // Fingerprint identifies a transaction's content, so that a retry joins the
 // first run and anything else under the same txid is refused (rule R11).
@@ -226,17 +249,26 @@ func (t *Transaction) Decision() Decision {
 	}
 }
 
-// Damage is the worst receipt of all branches: HeuristicHazard while some
+// Damage is the worst end of all branches: HeuristicHazard while some
 // branch's fate is unknown, else a heuristic if any branch went against the
-// decision, else ReceiptNone.
+// decision, else ReceiptNone. It stays when an operator has taken note of it.
 func (t *Transaction) Damage() Receipt {
 	worst := ReceiptNone
-	for _, b := range t.Branches {
-		if b.Receipt.Heuristic() && b.Receipt > worst {
-			worst = b.Receipt
-		}
+	for i := range t.Branches {
+		worst = max(worst, t.Branches[i].damage(t.Decision()))
 	}
 	return worst
+}
+
+// Troubled reports whether there is damage that no operator has resolved: then the
+// transaction stays whatever its age.
+func (t *Transaction) Troubled() bool {
+	for i := range t.Branches {
+		if b := &t.Branches[i]; b.Receipt.Heuristic() && b.Resolved == Undecided {
+			return true
+		}
+	}
+	return false
 }
 
 // Branch finds the branch of a participant and its number; 0 means none.

@@ -26,6 +26,7 @@ import (
 //	save                          a backup of all that is known
 //	restore epoch=N until=D       the cluster begins again from the backup
 //	arbitrate ID commit|abort     an operator's decision
+//	resolve ID branch=N as=abort  an operator's word for what became of a branch
 //	submit ID branches=(A, B)     prepares leave before staging: a ballot is opened
 //	stage ID branches=(A, B)      the staging entry; also of a submitted ID
 //	begin ID                      the staging entry of an interactive transaction
@@ -212,6 +213,13 @@ func (s *theatre) transact(t *testing.T, d *datadriven.TestData) {
 			c.Decision = txn.Abort
 		}
 		s.apply(t, name, c)
+	case "resolve":
+		number, _ := value(d, "branch")
+		c := txn.Resolve{ID: id, Branch: atoi(t, number), As: txn.Commit}
+		if as, _ := value(d, "as"); as == "abort" {
+			c.As = txn.Abort
+		}
+		s.apply(t, name, c)
 	case "presume":
 		s.apply(t, name, txn.Presume{ID: id})
 	case "ack":
@@ -280,6 +288,8 @@ func change(prev, next *txn.Transaction) string {
 			}
 		case b.Receipt != prev.Branches[i].Receipt:
 			line += fmt.Sprintf(", branch=%d %s", i+1, b.Receipt)
+		case b.Resolved != prev.Branches[i].Resolved:
+			line += fmt.Sprintf(", branch=%d resolved as %s", i+1, b.Resolved)
 		}
 	}
 	return line
@@ -386,7 +396,11 @@ func (s *theatre) show(name string) {
 		if b.External {
 			external = " external"
 		}
-		s.say("  branch %d %s%s: payload %q, vote %s, receipt %s", i+1, b.Participant, external, b.Payload, b.Vote, b.Receipt)
+		resolved := ""
+		if b.Resolved != txn.Undecided {
+			resolved = ", resolved as " + b.Resolved.String()
+		}
+		s.say("  branch %d %s%s: payload %q, vote %s, receipt %s%s", i+1, b.Participant, external, b.Payload, b.Vote, b.Receipt, resolved)
 	}
 	if t.Reason != (txn.Reason{}) {
 		s.say("  reason: %s", t.Reason)

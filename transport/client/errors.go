@@ -44,7 +44,10 @@ const (
 	ErrSealed           = Reason("SEALED") // it takes no more branches
 	ErrAborted          = Reason("TRANSACTION_ABORTED")
 	ErrCommitted        = Reason("TRANSACTION_COMMITTED")
-	ErrNotFound         = Reason("NOT_FOUND") // no such transaction; promises nothing
+	ErrNotDecided       = Reason("NOT_DECIDED")     // there is no decision yet
+	ErrResolved         = Reason("BRANCH_RESOLVED") // an operator has said otherwise
+	ErrSettled          = Reason("BRANCH_SETTLED")  // there is nothing to be resolved
+	ErrNotFound         = Reason("NOT_FOUND")       // no such transaction; promises nothing
 
 	ErrUnknownParticipant = Reason("UNKNOWN_PARTICIPANT")
 	ErrParticipantInUse   = Reason("PARTICIPANT_IN_USE")

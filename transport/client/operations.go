@@ -39,3 +39,24 @@ func (c *Client) Audit(ctx context.Context, after, before uint64, limit uint32) 
 	})
 	return AuditPage{Records: answer.GetRecords(), Next: answer.GetNextBefore()}, err
 }
+
+// ExamineBranch has the leader ask the participant of a branch, from 1, what became of it.
+// What the participant could not say is in the answer's error.
+func (c *Client) ExamineBranch(ctx context.Context, txid string, branch uint32) (*decreev1.ExamineBranchResponse, error) {
+	return do(ctx, c, &call{mode: read}, func(ctx context.Context, conn *grpc.ClientConn) (*decreev1.ExamineBranchResponse, error) {
+		return decreev1.NewOperationsClient(conn).ExamineBranch(ctx, &decreev1.ExamineBranchRequest{Txid: text(txid), Branch: branch})
+	})
+}
+
+// ResolveBranch takes an operator's word for what became of a branch, from 1, of a decided
+// transaction: that it is Committed or Aborted. The reason says how that is known and is
+// kept in the audit trail. The same word again changes nothing; see [ErrNotDecided],
+// [ErrResolved] and [ErrSettled] for what is refused.
+func (c *Client) ResolveBranch(ctx context.Context, txid string, branch uint32, as Outcome, reason string) (*decreev1.Transaction, error) {
+	answer, err := do(ctx, c, &call{}, func(ctx context.Context, conn *grpc.ClientConn) (*decreev1.ResolveBranchResponse, error) {
+		return decreev1.NewOperationsClient(conn).ResolveBranch(ctx, &decreev1.ResolveBranchRequest{
+			Txid: text(txid), Branch: branch, As: decreev1.Outcome(as), Reason: text(reason),
+		})
+	})
+	return answer.GetTransaction(), err
+}

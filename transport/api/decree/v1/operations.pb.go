@@ -22,6 +22,283 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// BranchFate is what a participant says of a branch.
+type BranchFate int32
+
+const (
+	BranchFate_BRANCH_FATE_UNSPECIFIED BranchFate = 0 // it has no proof
+	BranchFate_BRANCH_FATE_PREPARED    BranchFate = 1 // it holds the branch, and waits
+	BranchFate_BRANCH_FATE_COMMITTED   BranchFate = 2
+	BranchFate_BRANCH_FATE_ABORTED     BranchFate = 3
+)
+
+// Enum value maps for BranchFate.
+var (
+	BranchFate_name = map[int32]string{
+		0: "BRANCH_FATE_UNSPECIFIED",
+		1: "BRANCH_FATE_PREPARED",
+		2: "BRANCH_FATE_COMMITTED",
+		3: "BRANCH_FATE_ABORTED",
+	}
+	BranchFate_value = map[string]int32{
+		"BRANCH_FATE_UNSPECIFIED": 0,
+		"BRANCH_FATE_PREPARED":    1,
+		"BRANCH_FATE_COMMITTED":   2,
+		"BRANCH_FATE_ABORTED":     3,
+	}
+)
+
+func (x BranchFate) Enum() *BranchFate {
+	p := new(BranchFate)
+	*p = x
+	return p
+}
+
+func (x BranchFate) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (BranchFate) Descriptor() protoreflect.EnumDescriptor {
+	return file_decree_v1_operations_proto_enumTypes[0].Descriptor()
+}
+
+func (BranchFate) Type() protoreflect.EnumType {
+	return &file_decree_v1_operations_proto_enumTypes[0]
+}
+
+func (x BranchFate) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use BranchFate.Descriptor instead.
+func (BranchFate) EnumDescriptor() ([]byte, []int) {
+	return file_decree_v1_operations_proto_rawDescGZIP(), []int{0}
+}
+
+type ExamineBranchRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Txid          string                 `protobuf:"bytes,1,opt,name=txid,proto3" json:"txid,omitempty"`
+	Branch        uint32                 `protobuf:"varint,2,opt,name=branch,proto3" json:"branch,omitempty"` // from 1
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExamineBranchRequest) Reset() {
+	*x = ExamineBranchRequest{}
+	mi := &file_decree_v1_operations_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExamineBranchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExamineBranchRequest) ProtoMessage() {}
+
+func (x *ExamineBranchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_decree_v1_operations_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExamineBranchRequest.ProtoReflect.Descriptor instead.
+func (*ExamineBranchRequest) Descriptor() ([]byte, []int) {
+	return file_decree_v1_operations_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *ExamineBranchRequest) GetTxid() string {
+	if x != nil {
+		return x.Txid
+	}
+	return ""
+}
+
+func (x *ExamineBranchRequest) GetBranch() uint32 {
+	if x != nil {
+		return x.Branch
+	}
+	return 0
+}
+
+type ExamineBranchResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Transaction   *Transaction           `protobuf:"bytes,1,opt,name=transaction,proto3" json:"transaction,omitempty"` // with what the leader knows of the deliveries
+	Fate          BranchFate             `protobuf:"varint,2,opt,name=fate,proto3,enum=decree.v1.BranchFate" json:"fate,omitempty"`
+	Error         string                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"` // why the participant could not be asked, or has no answer
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExamineBranchResponse) Reset() {
+	*x = ExamineBranchResponse{}
+	mi := &file_decree_v1_operations_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExamineBranchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExamineBranchResponse) ProtoMessage() {}
+
+func (x *ExamineBranchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_decree_v1_operations_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExamineBranchResponse.ProtoReflect.Descriptor instead.
+func (*ExamineBranchResponse) Descriptor() ([]byte, []int) {
+	return file_decree_v1_operations_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ExamineBranchResponse) GetTransaction() *Transaction {
+	if x != nil {
+		return x.Transaction
+	}
+	return nil
+}
+
+func (x *ExamineBranchResponse) GetFate() BranchFate {
+	if x != nil {
+		return x.Fate
+	}
+	return BranchFate_BRANCH_FATE_UNSPECIFIED
+}
+
+func (x *ExamineBranchResponse) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+type ResolveBranchRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Txid          string                 `protobuf:"bytes,1,opt,name=txid,proto3" json:"txid,omitempty"`
+	Branch        uint32                 `protobuf:"varint,2,opt,name=branch,proto3" json:"branch,omitempty"`                // from 1
+	As            Outcome                `protobuf:"varint,3,opt,name=as,proto3,enum=decree.v1.Outcome" json:"as,omitempty"` // what became of it
+	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`                 // how the operator knows; for the audit trail, at most 512 bytes, needed
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResolveBranchRequest) Reset() {
+	*x = ResolveBranchRequest{}
+	mi := &file_decree_v1_operations_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResolveBranchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResolveBranchRequest) ProtoMessage() {}
+
+func (x *ResolveBranchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_decree_v1_operations_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResolveBranchRequest.ProtoReflect.Descriptor instead.
+func (*ResolveBranchRequest) Descriptor() ([]byte, []int) {
+	return file_decree_v1_operations_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ResolveBranchRequest) GetTxid() string {
+	if x != nil {
+		return x.Txid
+	}
+	return ""
+}
+
+func (x *ResolveBranchRequest) GetBranch() uint32 {
+	if x != nil {
+		return x.Branch
+	}
+	return 0
+}
+
+func (x *ResolveBranchRequest) GetAs() Outcome {
+	if x != nil {
+		return x.As
+	}
+	return Outcome_OUTCOME_UNSPECIFIED
+}
+
+func (x *ResolveBranchRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type ResolveBranchResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Transaction   *Transaction           `protobuf:"bytes,1,opt,name=transaction,proto3" json:"transaction,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResolveBranchResponse) Reset() {
+	*x = ResolveBranchResponse{}
+	mi := &file_decree_v1_operations_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResolveBranchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResolveBranchResponse) ProtoMessage() {}
+
+func (x *ResolveBranchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_decree_v1_operations_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResolveBranchResponse.ProtoReflect.Descriptor instead.
+func (*ResolveBranchResponse) Descriptor() ([]byte, []int) {
+	return file_decree_v1_operations_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ResolveBranchResponse) GetTransaction() *Transaction {
+	if x != nil {
+		return x.Transaction
+	}
+	return nil
+}
+
 type ListAuditRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	After         uint64                 `protobuf:"varint,1,opt,name=after,proto3" json:"after,omitempty"`                       // only records with a greater number, for those who follow the trail
@@ -33,7 +310,7 @@ type ListAuditRequest struct {
 
 func (x *ListAuditRequest) Reset() {
 	*x = ListAuditRequest{}
-	mi := &file_decree_v1_operations_proto_msgTypes[0]
+	mi := &file_decree_v1_operations_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -45,7 +322,7 @@ func (x *ListAuditRequest) String() string {
 func (*ListAuditRequest) ProtoMessage() {}
 
 func (x *ListAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_decree_v1_operations_proto_msgTypes[0]
+	mi := &file_decree_v1_operations_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -58,7 +335,7 @@ func (x *ListAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditRequest.ProtoReflect.Descriptor instead.
 func (*ListAuditRequest) Descriptor() ([]byte, []int) {
-	return file_decree_v1_operations_proto_rawDescGZIP(), []int{0}
+	return file_decree_v1_operations_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ListAuditRequest) GetAfter() uint64 {
@@ -93,7 +370,7 @@ type ListAuditResponse struct {
 
 func (x *ListAuditResponse) Reset() {
 	*x = ListAuditResponse{}
-	mi := &file_decree_v1_operations_proto_msgTypes[1]
+	mi := &file_decree_v1_operations_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -105,7 +382,7 @@ func (x *ListAuditResponse) String() string {
 func (*ListAuditResponse) ProtoMessage() {}
 
 func (x *ListAuditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_decree_v1_operations_proto_msgTypes[1]
+	mi := &file_decree_v1_operations_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -118,7 +395,7 @@ func (x *ListAuditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditResponse.ProtoReflect.Descriptor instead.
 func (*ListAuditResponse) Descriptor() ([]byte, []int) {
-	return file_decree_v1_operations_proto_rawDescGZIP(), []int{1}
+	return file_decree_v1_operations_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListAuditResponse) GetRecords() []*AuditRecord {
@@ -156,7 +433,7 @@ type AuditRecord struct {
 
 func (x *AuditRecord) Reset() {
 	*x = AuditRecord{}
-	mi := &file_decree_v1_operations_proto_msgTypes[2]
+	mi := &file_decree_v1_operations_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -168,7 +445,7 @@ func (x *AuditRecord) String() string {
 func (*AuditRecord) ProtoMessage() {}
 
 func (x *AuditRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_decree_v1_operations_proto_msgTypes[2]
+	mi := &file_decree_v1_operations_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -181,7 +458,7 @@ func (x *AuditRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditRecord.ProtoReflect.Descriptor instead.
 func (*AuditRecord) Descriptor() ([]byte, []int) {
-	return file_decree_v1_operations_proto_rawDescGZIP(), []int{2}
+	return file_decree_v1_operations_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *AuditRecord) GetNumber() uint64 {
@@ -258,7 +535,21 @@ var File_decree_v1_operations_proto protoreflect.FileDescriptor
 
 const file_decree_v1_operations_proto_rawDesc = "" +
 	"\n" +
-	"\x1adecree/v1/operations.proto\x12\tdecree.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"]\n" +
+	"\x1adecree/v1/operations.proto\x12\tdecree.v1\x1a\x1cdecree/v1/transactions.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"B\n" +
+	"\x14ExamineBranchRequest\x12\x12\n" +
+	"\x04txid\x18\x01 \x01(\tR\x04txid\x12\x16\n" +
+	"\x06branch\x18\x02 \x01(\rR\x06branch\"\x92\x01\n" +
+	"\x15ExamineBranchResponse\x128\n" +
+	"\vtransaction\x18\x01 \x01(\v2\x16.decree.v1.TransactionR\vtransaction\x12)\n" +
+	"\x04fate\x18\x02 \x01(\x0e2\x15.decree.v1.BranchFateR\x04fate\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\"~\n" +
+	"\x14ResolveBranchRequest\x12\x12\n" +
+	"\x04txid\x18\x01 \x01(\tR\x04txid\x12\x16\n" +
+	"\x06branch\x18\x02 \x01(\rR\x06branch\x12\"\n" +
+	"\x02as\x18\x03 \x01(\x0e2\x12.decree.v1.OutcomeR\x02as\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"Q\n" +
+	"\x15ResolveBranchResponse\x128\n" +
+	"\vtransaction\x18\x01 \x01(\v2\x16.decree.v1.TransactionR\vtransaction\"]\n" +
 	"\x10ListAuditRequest\x12\x14\n" +
 	"\x05after\x18\x01 \x01(\x04R\x05after\x12\x16\n" +
 	"\x06before\x18\x02 \x01(\x04R\x06before\x12\x1b\n" +
@@ -278,10 +569,18 @@ const file_decree_v1_operations_proto_rawDesc = "" +
 	"\x06detail\x18\b \x01(\tR\x06detail\x12\x16\n" +
 	"\x06reason\x18\t \x01(\tR\x06reason\x12\x18\n" +
 	"\arefused\x18\n" +
-	" \x01(\bR\arefused2T\n" +
+	" \x01(\bR\arefused*w\n" +
+	"\n" +
+	"BranchFate\x12\x1b\n" +
+	"\x17BRANCH_FATE_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14BRANCH_FATE_PREPARED\x10\x01\x12\x19\n" +
+	"\x15BRANCH_FATE_COMMITTED\x10\x02\x12\x17\n" +
+	"\x13BRANCH_FATE_ABORTED\x10\x032\xfc\x01\n" +
 	"\n" +
 	"Operations\x12F\n" +
-	"\tListAudit\x12\x1b.decree.v1.ListAuditRequest\x1a\x1c.decree.v1.ListAuditResponseB>Z<github.com/decree-tx/decree/transport/api/decree/v1;decreev1b\x06proto3"
+	"\tListAudit\x12\x1b.decree.v1.ListAuditRequest\x1a\x1c.decree.v1.ListAuditResponse\x12R\n" +
+	"\rExamineBranch\x12\x1f.decree.v1.ExamineBranchRequest\x1a .decree.v1.ExamineBranchResponse\x12R\n" +
+	"\rResolveBranch\x12\x1f.decree.v1.ResolveBranchRequest\x1a .decree.v1.ResolveBranchResponseB>Z<github.com/decree-tx/decree/transport/api/decree/v1;decreev1b\x06proto3"
 
 var (
 	file_decree_v1_operations_proto_rawDescOnce sync.Once
@@ -295,23 +594,39 @@ func file_decree_v1_operations_proto_rawDescGZIP() []byte {
 	return file_decree_v1_operations_proto_rawDescData
 }
 
-var file_decree_v1_operations_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_decree_v1_operations_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_decree_v1_operations_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_decree_v1_operations_proto_goTypes = []any{
-	(*ListAuditRequest)(nil),      // 0: decree.v1.ListAuditRequest
-	(*ListAuditResponse)(nil),     // 1: decree.v1.ListAuditResponse
-	(*AuditRecord)(nil),           // 2: decree.v1.AuditRecord
-	(*timestamppb.Timestamp)(nil), // 3: google.protobuf.Timestamp
+	(BranchFate)(0),               // 0: decree.v1.BranchFate
+	(*ExamineBranchRequest)(nil),  // 1: decree.v1.ExamineBranchRequest
+	(*ExamineBranchResponse)(nil), // 2: decree.v1.ExamineBranchResponse
+	(*ResolveBranchRequest)(nil),  // 3: decree.v1.ResolveBranchRequest
+	(*ResolveBranchResponse)(nil), // 4: decree.v1.ResolveBranchResponse
+	(*ListAuditRequest)(nil),      // 5: decree.v1.ListAuditRequest
+	(*ListAuditResponse)(nil),     // 6: decree.v1.ListAuditResponse
+	(*AuditRecord)(nil),           // 7: decree.v1.AuditRecord
+	(*Transaction)(nil),           // 8: decree.v1.Transaction
+	(Outcome)(0),                  // 9: decree.v1.Outcome
+	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
 }
 var file_decree_v1_operations_proto_depIdxs = []int32{
-	2, // 0: decree.v1.ListAuditResponse.records:type_name -> decree.v1.AuditRecord
-	3, // 1: decree.v1.AuditRecord.time:type_name -> google.protobuf.Timestamp
-	0, // 2: decree.v1.Operations.ListAudit:input_type -> decree.v1.ListAuditRequest
-	1, // 3: decree.v1.Operations.ListAudit:output_type -> decree.v1.ListAuditResponse
-	3, // [3:4] is the sub-list for method output_type
-	2, // [2:3] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	8,  // 0: decree.v1.ExamineBranchResponse.transaction:type_name -> decree.v1.Transaction
+	0,  // 1: decree.v1.ExamineBranchResponse.fate:type_name -> decree.v1.BranchFate
+	9,  // 2: decree.v1.ResolveBranchRequest.as:type_name -> decree.v1.Outcome
+	8,  // 3: decree.v1.ResolveBranchResponse.transaction:type_name -> decree.v1.Transaction
+	7,  // 4: decree.v1.ListAuditResponse.records:type_name -> decree.v1.AuditRecord
+	10, // 5: decree.v1.AuditRecord.time:type_name -> google.protobuf.Timestamp
+	5,  // 6: decree.v1.Operations.ListAudit:input_type -> decree.v1.ListAuditRequest
+	1,  // 7: decree.v1.Operations.ExamineBranch:input_type -> decree.v1.ExamineBranchRequest
+	3,  // 8: decree.v1.Operations.ResolveBranch:input_type -> decree.v1.ResolveBranchRequest
+	6,  // 9: decree.v1.Operations.ListAudit:output_type -> decree.v1.ListAuditResponse
+	2,  // 10: decree.v1.Operations.ExamineBranch:output_type -> decree.v1.ExamineBranchResponse
+	4,  // 11: decree.v1.Operations.ResolveBranch:output_type -> decree.v1.ResolveBranchResponse
+	9,  // [9:12] is the sub-list for method output_type
+	6,  // [6:9] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_decree_v1_operations_proto_init() }
@@ -319,18 +634,20 @@ func file_decree_v1_operations_proto_init() {
 	if File_decree_v1_operations_proto != nil {
 		return
 	}
+	file_decree_v1_transactions_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_decree_v1_operations_proto_rawDesc), len(file_decree_v1_operations_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   3,
+			NumEnums:      1,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_decree_v1_operations_proto_goTypes,
 		DependencyIndexes: file_decree_v1_operations_proto_depIdxs,
+		EnumInfos:         file_decree_v1_operations_proto_enumTypes,
 		MessageInfos:      file_decree_v1_operations_proto_msgTypes,
 	}.Build()
 	File_decree_v1_operations_proto = out.File

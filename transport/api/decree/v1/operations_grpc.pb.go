@@ -19,7 +19,9 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Operations_ListAudit_FullMethodName = "/decree.v1.Operations/ListAudit"
+	Operations_ListAudit_FullMethodName     = "/decree.v1.Operations/ListAudit"
+	Operations_ExamineBranch_FullMethodName = "/decree.v1.Operations/ExamineBranch"
+	Operations_ResolveBranch_FullMethodName = "/decree.v1.Operations/ResolveBranch"
 )
 
 // OperationsClient is the client API for Operations service.
@@ -31,6 +33,14 @@ type OperationsClient interface {
 	// ListAudit shows what operators did, as this node has applied it: the youngest
 	// first. The trail is bounded, in number and in age.
 	ListAudit(ctx context.Context, in *ListAuditRequest, opts ...grpc.CallOption) (*ListAuditResponse, error)
+	// ExamineBranch has the leader ask the participant of a branch what became of it: the
+	// evidence for ResolveBranch.
+	ExamineBranch(ctx context.Context, in *ExamineBranchRequest, opts ...grpc.CallOption) (*ExamineBranchResponse, error)
+	// ResolveBranch takes an operator's word for what became of a branch of a decided
+	// transaction, which is stuck or damaged. The decision stays; what is owed to the
+	// branch ends, and its damage needs nobody any more. The same word again changes
+	// nothing, another one is refused.
+	ResolveBranch(ctx context.Context, in *ResolveBranchRequest, opts ...grpc.CallOption) (*ResolveBranchResponse, error)
 }
 
 type operationsClient struct {
@@ -51,6 +61,26 @@ func (c *operationsClient) ListAudit(ctx context.Context, in *ListAuditRequest, 
 	return out, nil
 }
 
+func (c *operationsClient) ExamineBranch(ctx context.Context, in *ExamineBranchRequest, opts ...grpc.CallOption) (*ExamineBranchResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ExamineBranchResponse)
+	err := c.cc.Invoke(ctx, Operations_ExamineBranch_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *operationsClient) ResolveBranch(ctx context.Context, in *ResolveBranchRequest, opts ...grpc.CallOption) (*ResolveBranchResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResolveBranchResponse)
+	err := c.cc.Invoke(ctx, Operations_ResolveBranch_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // OperationsServer is the server API for Operations service.
 // All implementations must embed UnimplementedOperationsServer
 // for forward compatibility.
@@ -60,6 +90,14 @@ type OperationsServer interface {
 	// ListAudit shows what operators did, as this node has applied it: the youngest
 	// first. The trail is bounded, in number and in age.
 	ListAudit(context.Context, *ListAuditRequest) (*ListAuditResponse, error)
+	// ExamineBranch has the leader ask the participant of a branch what became of it: the
+	// evidence for ResolveBranch.
+	ExamineBranch(context.Context, *ExamineBranchRequest) (*ExamineBranchResponse, error)
+	// ResolveBranch takes an operator's word for what became of a branch of a decided
+	// transaction, which is stuck or damaged. The decision stays; what is owed to the
+	// branch ends, and its damage needs nobody any more. The same word again changes
+	// nothing, another one is refused.
+	ResolveBranch(context.Context, *ResolveBranchRequest) (*ResolveBranchResponse, error)
 	mustEmbedUnimplementedOperationsServer()
 }
 
@@ -72,6 +110,12 @@ type UnimplementedOperationsServer struct{}
 
 func (UnimplementedOperationsServer) ListAudit(context.Context, *ListAuditRequest) (*ListAuditResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListAudit not implemented")
+}
+func (UnimplementedOperationsServer) ExamineBranch(context.Context, *ExamineBranchRequest) (*ExamineBranchResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ExamineBranch not implemented")
+}
+func (UnimplementedOperationsServer) ResolveBranch(context.Context, *ResolveBranchRequest) (*ResolveBranchResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ResolveBranch not implemented")
 }
 func (UnimplementedOperationsServer) mustEmbedUnimplementedOperationsServer() {}
 func (UnimplementedOperationsServer) testEmbeddedByValue()                    {}
@@ -112,6 +156,42 @@ func _Operations_ListAudit_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Operations_ExamineBranch_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExamineBranchRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperationsServer).ExamineBranch(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Operations_ExamineBranch_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperationsServer).ExamineBranch(ctx, req.(*ExamineBranchRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Operations_ResolveBranch_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResolveBranchRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperationsServer).ResolveBranch(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Operations_ResolveBranch_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperationsServer).ResolveBranch(ctx, req.(*ResolveBranchRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Operations_ServiceDesc is the grpc.ServiceDesc for Operations service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -122,6 +202,14 @@ var Operations_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListAudit",
 			Handler:    _Operations_ListAudit_Handler,
+		},
+		{
+			MethodName: "ExamineBranch",
+			Handler:    _Operations_ExamineBranch_Handler,
+		},
+		{
+			MethodName: "ResolveBranch",
+			Handler:    _Operations_ResolveBranch_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -1703,9 +1703,12 @@ type Branch struct {
 	Receipt     Receipt                `protobuf:"varint,5,opt,name=receipt,proto3,enum=decree.v1.Receipt" json:"receipt,omitempty"`
 	Digest      []byte                 `protobuf:"bytes,6,opt,name=digest,proto3" json:"digest,omitempty"`
 	// What the leader knows of the delivery under way; empty on other nodes.
-	Attempts      uint32                 `protobuf:"varint,7,opt,name=attempts,proto3" json:"attempts,omitempty"`
-	LastError     string                 `protobuf:"bytes,8,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
-	NextAttempt   *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=next_attempt,json=nextAttempt,proto3" json:"next_attempt,omitempty"`
+	Attempts    uint32                 `protobuf:"varint,7,opt,name=attempts,proto3" json:"attempts,omitempty"`
+	LastError   string                 `protobuf:"bytes,8,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
+	NextAttempt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=next_attempt,json=nextAttempt,proto3" json:"next_attempt,omitempty"`
+	// What became of it by the word of an operator, who ended its delivery or took note of
+	// its damage; unspecified where none had to.
+	Resolved      Outcome `protobuf:"varint,10,opt,name=resolved,proto3,enum=decree.v1.Outcome" json:"resolved,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1801,6 +1804,13 @@ func (x *Branch) GetNextAttempt() *timestamppb.Timestamp {
 		return x.NextAttempt
 	}
 	return nil
+}
+
+func (x *Branch) GetResolved() Outcome {
+	if x != nil {
+		return x.Resolved
+	}
+	return Outcome_OUTCOME_UNSPECIFIED
 }
 
 // An event in the replicated log.
@@ -2284,7 +2294,7 @@ const file_decree_v1_transactions_proto_rawDesc = "" +
 	"GetRequest\x12\x12\n" +
 	"\x04txid\x18\x01 \x01(\tR\x04txid\"G\n" +
 	"\vGetResponse\x128\n" +
-	"\vtransaction\x18\x01 \x01(\v2\x16.decree.v1.TransactionR\vtransaction\"\xc3\x02\n" +
+	"\vtransaction\x18\x01 \x01(\v2\x16.decree.v1.TransactionR\vtransaction\"\xf3\x02\n" +
 	"\x06Branch\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12 \n" +
 	"\vparticipant\x18\x02 \x01(\tR\vparticipant\x12\x1a\n" +
@@ -2295,7 +2305,9 @@ const file_decree_v1_transactions_proto_rawDesc = "" +
 	"\battempts\x18\a \x01(\rR\battempts\x12\x1d\n" +
 	"\n" +
 	"last_error\x18\b \x01(\tR\tlastError\x12=\n" +
-	"\fnext_attempt\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\vnextAttempt\"c\n" +
+	"\fnext_attempt\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\vnextAttempt\x12.\n" +
+	"\bresolved\x18\n" +
+	" \x01(\x0e2\x12.decree.v1.OutcomeR\bresolved\"c\n" +
 	"\x05Stamp\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12.\n" +
@@ -2462,43 +2474,44 @@ var file_decree_v1_transactions_proto_depIdxs = []int32{
 	3,  // 26: decree.v1.Branch.vote:type_name -> decree.v1.Vote
 	4,  // 27: decree.v1.Branch.receipt:type_name -> decree.v1.Receipt
 	39, // 28: decree.v1.Branch.next_attempt:type_name -> google.protobuf.Timestamp
-	39, // 29: decree.v1.Stamp.time:type_name -> google.protobuf.Timestamp
-	2,  // 30: decree.v1.Transaction.state:type_name -> decree.v1.State
-	29, // 31: decree.v1.Transaction.branches:type_name -> decree.v1.Branch
-	37, // 32: decree.v1.Transaction.timeout:type_name -> google.protobuf.Duration
-	7,  // 33: decree.v1.Transaction.reason:type_name -> decree.v1.AbortReason
-	4,  // 34: decree.v1.Transaction.damage:type_name -> decree.v1.Receipt
-	30, // 35: decree.v1.Transaction.staged:type_name -> decree.v1.Stamp
-	30, // 36: decree.v1.Transaction.decided:type_name -> decree.v1.Stamp
-	30, // 37: decree.v1.Transaction.finished:type_name -> decree.v1.Stamp
-	2,  // 38: decree.v1.ListRequest.states:type_name -> decree.v1.State
-	31, // 39: decree.v1.ListResponse.transactions:type_name -> decree.v1.Transaction
-	31, // 40: decree.v1.WatchResponse.transaction:type_name -> decree.v1.Transaction
-	9,  // 41: decree.v1.Transactions.Submit:input_type -> decree.v1.SubmitRequest
-	14, // 42: decree.v1.Transactions.SubmitMany:input_type -> decree.v1.SubmitManyRequest
-	16, // 43: decree.v1.Transactions.Begin:input_type -> decree.v1.BeginRequest
-	18, // 44: decree.v1.Transactions.Enlist:input_type -> decree.v1.EnlistRequest
-	21, // 45: decree.v1.Transactions.Commit:input_type -> decree.v1.CommitRequest
-	23, // 46: decree.v1.Transactions.Abort:input_type -> decree.v1.AbortRequest
-	25, // 47: decree.v1.Transactions.Inquire:input_type -> decree.v1.InquireRequest
-	27, // 48: decree.v1.Transactions.Get:input_type -> decree.v1.GetRequest
-	32, // 49: decree.v1.Transactions.List:input_type -> decree.v1.ListRequest
-	34, // 50: decree.v1.Transactions.Watch:input_type -> decree.v1.WatchRequest
-	10, // 51: decree.v1.Transactions.Submit:output_type -> decree.v1.SubmitResponse
-	15, // 52: decree.v1.Transactions.SubmitMany:output_type -> decree.v1.SubmitManyResponse
-	17, // 53: decree.v1.Transactions.Begin:output_type -> decree.v1.BeginResponse
-	19, // 54: decree.v1.Transactions.Enlist:output_type -> decree.v1.EnlistResponse
-	22, // 55: decree.v1.Transactions.Commit:output_type -> decree.v1.CommitResponse
-	24, // 56: decree.v1.Transactions.Abort:output_type -> decree.v1.AbortResponse
-	26, // 57: decree.v1.Transactions.Inquire:output_type -> decree.v1.InquireResponse
-	28, // 58: decree.v1.Transactions.Get:output_type -> decree.v1.GetResponse
-	33, // 59: decree.v1.Transactions.List:output_type -> decree.v1.ListResponse
-	35, // 60: decree.v1.Transactions.Watch:output_type -> decree.v1.WatchResponse
-	51, // [51:61] is the sub-list for method output_type
-	41, // [41:51] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	1,  // 29: decree.v1.Branch.resolved:type_name -> decree.v1.Outcome
+	39, // 30: decree.v1.Stamp.time:type_name -> google.protobuf.Timestamp
+	2,  // 31: decree.v1.Transaction.state:type_name -> decree.v1.State
+	29, // 32: decree.v1.Transaction.branches:type_name -> decree.v1.Branch
+	37, // 33: decree.v1.Transaction.timeout:type_name -> google.protobuf.Duration
+	7,  // 34: decree.v1.Transaction.reason:type_name -> decree.v1.AbortReason
+	4,  // 35: decree.v1.Transaction.damage:type_name -> decree.v1.Receipt
+	30, // 36: decree.v1.Transaction.staged:type_name -> decree.v1.Stamp
+	30, // 37: decree.v1.Transaction.decided:type_name -> decree.v1.Stamp
+	30, // 38: decree.v1.Transaction.finished:type_name -> decree.v1.Stamp
+	2,  // 39: decree.v1.ListRequest.states:type_name -> decree.v1.State
+	31, // 40: decree.v1.ListResponse.transactions:type_name -> decree.v1.Transaction
+	31, // 41: decree.v1.WatchResponse.transaction:type_name -> decree.v1.Transaction
+	9,  // 42: decree.v1.Transactions.Submit:input_type -> decree.v1.SubmitRequest
+	14, // 43: decree.v1.Transactions.SubmitMany:input_type -> decree.v1.SubmitManyRequest
+	16, // 44: decree.v1.Transactions.Begin:input_type -> decree.v1.BeginRequest
+	18, // 45: decree.v1.Transactions.Enlist:input_type -> decree.v1.EnlistRequest
+	21, // 46: decree.v1.Transactions.Commit:input_type -> decree.v1.CommitRequest
+	23, // 47: decree.v1.Transactions.Abort:input_type -> decree.v1.AbortRequest
+	25, // 48: decree.v1.Transactions.Inquire:input_type -> decree.v1.InquireRequest
+	27, // 49: decree.v1.Transactions.Get:input_type -> decree.v1.GetRequest
+	32, // 50: decree.v1.Transactions.List:input_type -> decree.v1.ListRequest
+	34, // 51: decree.v1.Transactions.Watch:input_type -> decree.v1.WatchRequest
+	10, // 52: decree.v1.Transactions.Submit:output_type -> decree.v1.SubmitResponse
+	15, // 53: decree.v1.Transactions.SubmitMany:output_type -> decree.v1.SubmitManyResponse
+	17, // 54: decree.v1.Transactions.Begin:output_type -> decree.v1.BeginResponse
+	19, // 55: decree.v1.Transactions.Enlist:output_type -> decree.v1.EnlistResponse
+	22, // 56: decree.v1.Transactions.Commit:output_type -> decree.v1.CommitResponse
+	24, // 57: decree.v1.Transactions.Abort:output_type -> decree.v1.AbortResponse
+	26, // 58: decree.v1.Transactions.Inquire:output_type -> decree.v1.InquireResponse
+	28, // 59: decree.v1.Transactions.Get:output_type -> decree.v1.GetResponse
+	33, // 60: decree.v1.Transactions.List:output_type -> decree.v1.ListResponse
+	35, // 61: decree.v1.Transactions.Watch:output_type -> decree.v1.WatchResponse
+	52, // [52:62] is the sub-list for method output_type
+	42, // [42:52] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_decree_v1_transactions_proto_init() }
