@@ -28,6 +28,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	decreev1 "github.com/decree-tx/decree/transport/api/decree/v1"
+	"github.com/decree-tx/decree/transport/loopback"
 )
 
 // This file is the JSON face of the API. A generated gateway turns each HTTP
@@ -116,6 +117,8 @@ func (s *Server) openGateway() error {
 	}
 	if c := s.cfg.Security.Certificates; c != nil {
 		s.http.TLSConfig = c.Server("h2", "http/1.1")
+	} else {
+		s.http.Handler = loopback.Guard(s.http.Handler)
 	}
 	return nil
 }

@@ -395,3 +395,42 @@ func TestHeadersDoNotReachTheNode(t *testing.T) {
 		t.Errorf("got %s", res.Status)
 	}
 }
+
+// TestAPageThatLeadsItsNameHereIsRefused, whatever it asks for: only a node that asks who
+// calls has no need to.
+func TestAPageThatLeadsItsNameHereIsRefused(t *testing.T) {
+	var w world
+	n := w.serve(t, "n1", nil)
+	n.coordinator.lead(true)
+	for _, path := range []string{"/v1/transactions:begin", "/healthz"} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, n.web+path, strings.NewReader("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Host = "evil.example"
+		r.Header.Set("Origin", "http://evil.example")
+		answer, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer.Body.Close()
+		if answer.StatusCode != http.StatusMisdirectedRequest {
+			t.Errorf("%s: %s", path, answer.Status)
+		}
+	}
+	c := newCastle(t)
+	secured, cfg := c.leaderNode("n1"), c.source("reader/eve").Client("127.0.0.1")
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, strings.Replace(secured.web, "http:", "https:", 1)+"/healthz", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Host = "n1.example"
+	answer, err := (&http.Client{Transport: &http.Transport{TLSClientConfig: cfg}}).Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		t.Errorf("with certificates: %s", answer.Status)
+	}
+}

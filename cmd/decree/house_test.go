@@ -57,7 +57,7 @@ var house = []room{
 	// One format for what the simulation, the chaos and the bank saw.
 	{"coordinator/history", ""},
 	{"coordinator/sim", "coordinator/history coordinator/node coordinator cluster cluster/clustertest fsm fsm/txn participants participants/participanttest"},
-	{"transport", "coordinator cluster fsm fsm/txn participants transport/api/... transport/certs transport/access"},
+	{"transport", "coordinator cluster fsm fsm/txn participants transport/api/... transport/certs transport/access transport/loopback"},
 	// Nodes and applications prove who they are alike.
 	{"transport/certs", ""},
 	{"transport/access", "transport/certs"},
@@ -65,6 +65,7 @@ var house = []room{
 	{"transport/branch", "transport/api/..."},
 	{"transport/branch/decreepg", "transport/branch transport/api/... participants/marker"},
 	{"transport/branch/decreesql", "transport/branch transport/api/... participants/marker"},
+	{"transport/loopback", ""},
 	{"transport/web", ""},
 	// Load, bank and chaos reach a cluster as a user would.
 	{"cmd/internal/bank", "transport/client transport/branch transport/api/... participants participants/kv participants/marker participants/statements fsm/txn coordinator/history"},

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/decree-tx/decree/cmd/internal/logs"
+	"github.com/decree-tx/decree/transport/loopback"
 )
 
 // headerTimeout bounds how long a caller may take over its request's header.
@@ -65,7 +66,7 @@ func Listen(address string, cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("operator-addr: %w", err)
 	}
 	s := &Server{
-		http:  &http.Server{Handler: handler(cfg), ReadHeaderTimeout: headerTimeout},
+		http:  &http.Server{Handler: loopback.Guard(handler(cfg)), ReadHeaderTimeout: headerTimeout},
 		addr:  l.Addr(),
 		ended: make(chan struct{}),
 	}

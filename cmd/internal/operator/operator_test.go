@@ -115,4 +115,18 @@ func TestHealthAndLevels(t *testing.T) {
 	}
 	ask("PUT", "/log-level?logger=nobody&level=debug", 400, "no logger")
 	ask("POST", "/log-level?level=off", 405, "")
+
+	page, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "http://"+s.Addr().String()+"/log-level?level=off", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page.Host = "evil.example" // whose name leads here
+	answer, err := http.DefaultClient.Do(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer.Body.Close()
+	if answer.StatusCode != http.StatusMisdirectedRequest || !log.IsInfo() {
+		t.Errorf("a page changes a level: %s", answer.Status)
+	}
 }
