@@ -79,8 +79,9 @@ func passedOn(ctx context.Context) context.Context {
 
 // guard is the two interceptors, and what they ask.
 type guard struct {
-	access *access.File
-	meters *access.Meters
+	access    *access.File
+	meters    *access.Meters
+	strangers strangers
 }
 
 func newGuard(s Security) *guard {
@@ -238,6 +239,7 @@ func (g *guard) submitter(from *admission, named string) (certs.Identity, error)
 
 // unary is the interceptor of calls.
 func (g *guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	heard(ctx)
 	a, err := g.admit(ctx, info.FullMethod)
 	if err != nil {
 		return nil, err
@@ -259,7 +261,7 @@ func (g *guard) stream(srv any, s grpc.ServerStream, info *grpc.StreamServerInfo
 		return handler(srv, endingStream{s, ctx})
 	}
 	defer a.pass.Leave()
-	return handler(srv, heldStream{endingStream{s, ctx}, g, &a})
+	return handler(srv, hearing{heldStream{endingStream{s, ctx}, g, &a}})
 }
 
 // heldStream says nothing more once the token that opened it is taken away.

@@ -122,7 +122,7 @@ func (s *Server) newGRPC() *grpc.Server {
 		grpc.WaitForHandlers(true), // Stop returns after the last of them
 	}
 	if s.guard != nil {
-		options = append(options, grpc.ChainUnaryInterceptor(s.guard.unary), grpc.ChainStreamInterceptor(s.guard.stream))
+		options = append(options, grpc.ChainUnaryInterceptor(s.guard.unary), grpc.ChainStreamInterceptor(s.guard.stream), grpc.InTapHandle(s.guard.knock))
 	}
 	g := grpc.NewServer(options...)
 	decreev1.RegisterTransactionsServer(g, &transactions{Server: s})
