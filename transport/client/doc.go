@@ -46,6 +46,14 @@
 // the name which Enlist returned, and hands the vote to Commit. Packages decreepg
 // and decreesql of transport/branch do that for PostgreSQL and MariaDB.
 //
+// # Security
+//
+// Where nodes have certificates, [Config.Security] names the cluster's authorities and
+// what says who the caller is: a certificate with its key, or a token. All of them are
+// files that may be replaced while the client runs. A client sees and ends what it
+// began, and another's transaction is [ErrNotFound] to it, or [ErrReused]; what its role
+// may not do is [ErrDenied], and a caller that is not known [ErrUnauthenticated].
+//
 // # Errors
 //
 // A refusal is an *[Error] whose [Reason] is matched by errors.Is with the
