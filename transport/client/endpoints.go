@@ -252,7 +252,7 @@ func (e *endpoint) why(ctx context.Context) string {
 	for _, wrapping := range []string{"connection error: desc = ", `"`, "transport: ", "Error while dialing: ", "dial tcp " + e.address + ": ", "connect: "} {
 		why = strings.TrimPrefix(why, wrapping) // gRPC's and the system's
 	}
-	why = strings.TrimSuffix(why, `"`)
+	why = strings.ReplaceAll(strings.TrimSuffix(why, `"`), `\"`, `"`)
 	if strings.Contains(why, "looked like an HTTP/1.1 header") { // what a node answers to plain text
 		return "it speaks TLS, and this client plain text: name the cluster's authorities (CA)"
 	}
