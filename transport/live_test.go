@@ -91,7 +91,7 @@ func TestLiveFromAFollower(t *testing.T) {
 			}
 			if v.Leading {
 				seen = v.Pulse != nil && len(v.Loads) == 2 && v.Loads[1].Participant == "b" && v.Loads[1].Unfinished == 1
-			} else if v.Pulse != nil || v.Loads != nil && len(v.Loads) > 0 {
+			} else if v.Pulse != nil || len(v.Loads) > 0 {
 				t.Errorf("a follower has figures: %+v", v)
 			}
 		}

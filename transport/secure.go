@@ -419,7 +419,7 @@ func (d *doorman) Info() credentials.ProtocolInfo {
 	if d.tls == nil {
 		return insecure.NewCredentials().Info()
 	}
-	return credentials.ProtocolInfo{SecurityProtocol: "tls", SecurityVersion: "1.3"}
+	return credentials.ProtocolInfo{SecurityProtocol: "tls"}
 }
 
 func (d *doorman) Clone() credentials.TransportCredentials { return d }

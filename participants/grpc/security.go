@@ -120,7 +120,7 @@ func (s *security) ServerHandshake(net.Conn) (net.Conn, credentials.AuthInfo, er
 }
 
 func (s *security) Info() credentials.ProtocolInfo {
-	return credentials.ProtocolInfo{SecurityProtocol: "tls", SecurityVersion: "1.3"}
+	return credentials.ProtocolInfo{SecurityProtocol: "tls"}
 }
 
 func (s *security) Clone() credentials.TransportCredentials { return s }

@@ -33,7 +33,7 @@ func (f fresh) ServerHandshake(net.Conn) (net.Conn, credentials.AuthInfo, error)
 }
 
 func (f fresh) Info() credentials.ProtocolInfo {
-	return credentials.ProtocolInfo{SecurityProtocol: "tls", SecurityVersion: "1.3"}
+	return credentials.ProtocolInfo{SecurityProtocol: "tls"}
 }
 
 func (f fresh) Clone() credentials.TransportCredentials { return f }
