@@ -40,7 +40,7 @@ func TestEnumsAgree(t *testing.T) {
 	for r := txn.Done; r <= txn.HeuristicHazard; r++ {
 		agree(r, decreev1.Receipt(r), "RECEIPT_")
 	}
-	for c := txn.ReasonVote; c <= txn.ReasonRefused; c++ {
+	for c := txn.ReasonVote; c <= txn.ReasonOperator; c++ {
 		agree(c, decreev1.AbortCode(c), "ABORT_CODE_")
 	}
 	if decreev1.Outcome(txn.Commit) != decreev1.Outcome_OUTCOME_COMMITTED || decreev1.Outcome(txn.Abort) != decreev1.Outcome_OUTCOME_ABORTED {
@@ -48,7 +48,7 @@ func TestEnumsAgree(t *testing.T) {
 	}
 	for what, lengths := range map[string][2]int{ // a new value on either side needs one on the other
 		"states": {len(decreev1.State_name), int(txn.Aborted) + 1}, "votes": {len(decreev1.Vote_name), int(txn.VoteAbort) + 1},
-		"receipts": {len(decreev1.Receipt_name), int(txn.HeuristicHazard) + 1}, "codes": {len(decreev1.AbortCode_name), int(txn.ReasonRefused) + 1},
+		"receipts": {len(decreev1.Receipt_name), int(txn.HeuristicHazard) + 1}, "codes": {len(decreev1.AbortCode_name), int(txn.ReasonOperator) + 1},
 	} {
 		if lengths[0] != lengths[1] {
 			t.Errorf("%s: %d on the wire, %d in the core", what, lengths[0], lengths[1])
