@@ -165,7 +165,8 @@ func newRaft(conf *raft.Config, fsm raft.FSM, logs raft.LogStore, g *guard, d *d
 	go func() {
 		defer close(ended)
 		defer explainPanic(d.place, &err)()
-		if err = dropOverruled(logs, d.snapshots); err != nil {
+		if failed := dropOverruled(logs, d.snapshots); failed != nil {
+			err = failed
 			return
 		}
 		r, err = raft.NewRaft(conf, fsm, logs, g, d.snapshots, t)
