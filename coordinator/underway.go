@@ -148,9 +148,17 @@ func (l *lane) watchPatience(r *roster) {
 	})
 }
 
-// losePatience gives up what has taken too long. mu is held.
+// givenUpAtOnce is how many calls of a participant are given up while mu is held: all
+// that left together are due together, and other participants' transactions wait.
+const givenUpAtOnce = 16
+
+// losePatience gives up the first of what has taken too long. mu is held.
 func (l *lane) losePatience(r *roster, now time.Time) {
-	for c := r.first; c != nil && !now.Before(c.deadline); c = r.first {
+	for range givenUpAtOnce {
+		c := r.first
+		if c == nil || now.Before(c.deadline) {
+			return
+		}
 		if c.cancel() {
 			l.ended(c, participants.Vote{}, fmt.Errorf("no answer: %w", context.DeadlineExceeded))
 		}

@@ -44,8 +44,9 @@ func TestPatienceIsThatOfThePhase(t *testing.T) {
 // none of them leave. Only prepares can be started.
 type unleft struct {
 	participants.Participant
-	mu   sync.Mutex
-	held []participants.Listener // guarded by mu
+	silent bool // its calls can be given up
+	mu     sync.Mutex
+	held   []participants.Listener // guarded by mu
 }
 
 func (u *unleft) Check([]byte) error { return nil }
@@ -64,8 +65,8 @@ func (u *unleft) Start(c participants.Call, to participants.Listener) (participa
 	return u, true
 }
 
-// Cancel comes too late: the listener is about to hear.
-func (u *unleft) Cancel() bool { return false }
+// Cancel comes too late, unless it is silent: the listener is about to hear.
+func (u *unleft) Cancel() bool { return u.silent }
 
 func (u *unleft) release() {
 	u.mu.Lock()
@@ -117,6 +118,41 @@ func TestPatienceIsLostWithWhatIsAboutToEnd(t *testing.T) {
 		r.mustDecide(waiting.result, waiting.err, txn.Commit)
 		r.wantIdle("c")
 	})
+}
+
+// R14: calls that left together, to a participant that does not answer, are due together.
+// They are given up some at a time, and others have their turn between.
+func TestPatienceIsLostInTurns(t *testing.T) {
+	cfg := Config{PrepareTimeout: time.Second}
+	play(t, cfg, false, func(d participants.Driver) participants.Driver { return d }, func(r *rig) {
+		beginUnleft(r).silent = true
+		var waiting []*submission
+		for range 2*givenUpAtOnce + 1 {
+			waiting = append(waiting, r.submit(background, transfer(r.id(), "c")))
+		}
+		synctest.Wait()
+		term := r.c.current()
+		term.mu.Lock()
+		calls := &term.lane("c").started[0]
+		for _, want := range []int{2*givenUpAtOnce + 1, givenUpAtOnce + 1, 1} {
+			if n := calls.len(); n != want {
+				t.Errorf("%d calls are under way, want %d", n, want)
+			}
+			term.lane("c").losePatience(calls, time.Now().Add(cfg.PrepareTimeout))
+		}
+		term.mu.Unlock()
+		for _, w := range waiting {
+			<-w.done
+			r.mustDecide(w.result, w.err, txn.Abort)
+		}
+	})
+}
+
+func (r *roster) len() (n int) {
+	for c := r.first; c != nil; c = c.flight.next {
+		n++
+	}
+	return n
 }
 
 // wantIdle checks that no prepare of a participant is under way, or counted so.
