@@ -34,6 +34,19 @@ func (n *Node) raiseLevel(ctx context.Context) {
 	}
 }
 
+// raiseLevelOfNewCluster raises the level before a cluster that has nothing yet is led,
+// where all nodes answer soon: what its operator does first is on the record then.
+func (n *Node) raiseLevelOfNewCluster(ctx context.Context) {
+	if s := n.Machine.Stats(); s.Participants > 0 || s.Retained > 0 || uint32(n.Machine.Level()) >= n.cfg.Cluster.Level {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, levelInterval)
+	defer cancel()
+	if err := n.tryToRaiseLevel(ctx); err != nil {
+		n.logger.Debug("the new cluster's level is not raised yet", "error", err)
+	}
+}
+
 func (n *Node) tryToRaiseLevel(ctx context.Context) error {
 	return n.Cluster.AtLowestLevel(ctx, func(lowest uint32) error {
 		level := fsm.Level(max(lowest, uint32(fsm.LevelFirst)))

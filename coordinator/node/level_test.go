@@ -64,3 +64,14 @@ func TestTheLevelFollowsTheLastNode(t *testing.T) {
 	x.submit(transfer(newID()))
 	x.sameOutcome(first.ID)
 }
+
+// What the operator of a new cluster does first is on the record, which takes a level
+// that the first node alone does not have.
+func TestANewClusterRecordsWhatIsDoneFirst(t *testing.T) {
+	x := newTrio(t, func(*trio) {})
+	m := x.leader(nil).Machine
+	trail, _ := m.Trail(0, 0, 100)
+	if puts := m.Stats().Participants; len(trail) != puts || puts == 0 {
+		t.Errorf("%d of %d registrations are recorded, at level %d", len(trail), puts, m.Level())
+	}
+}

@@ -163,6 +163,7 @@ func (n *Node) lead(ctx context.Context, term uint64) {
 		return
 	}
 	n.writer.open(ctx, term, n.Machine.Cluster().Now)
+	n.raiseLevelOfNewCluster(ctx)
 	var upkeep sync.WaitGroup
 	upkeep.Go(func() { n.retain(ctx, term) })
 	upkeep.Go(func() { n.raiseLevel(ctx) })

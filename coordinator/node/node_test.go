@@ -74,7 +74,7 @@ func newTrio(t *testing.T, configure func(*trio)) *trio {
 func (x *trio) put(name string) {
 	x.t.Helper()
 	err := x.atLeader(func(n *Node) error {
-		_, err := n.PutParticipant(x.ctx(), fsm.Operator{}, participants.Registration{Name: name, Driver: "fake", Config: []byte("{}")})
+		_, err := n.PutParticipant(x.ctx(), fsm.Operator{Who: "the tests"}, participants.Registration{Name: name, Driver: "fake", Config: []byte("{}")})
 		return err
 	})
 	if err != nil {
