@@ -9,6 +9,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 	"testing"
 
 	"github.com/hashicorp/raft-wal/types"
@@ -33,7 +35,9 @@ type doomed struct {
 	calls   int
 	crashed bool
 	trash   string
-	pending []change // not synced, oldest first
+
+	mu      sync.Mutex // a wal prepares its next file beside its writer
+	pending []change   // guarded by mu: not synced, oldest first
 }
 
 // change is one change that was not synced.
@@ -59,8 +63,10 @@ func memoryDir(t *testing.T) string {
 	return dir
 }
 
-// call counts a call, and does it.
+// call counts a call, and does it with mu held.
 func (d *doomed) call(do func() error) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	if d.crashed {
 		return errCrashed
 	}
@@ -111,7 +117,7 @@ func (d *doomed) system() *fileSystem {
 	}
 }
 
-// named notes a change of a name.
+// named notes a change of a name. mu is held.
 func (d *doomed) named(path string, undo func() error) {
 	d.pending = append(d.pending, change{in: filepath.Dir(path), undo: undo})
 }
@@ -122,6 +128,8 @@ func (d *doomed) sync(what string) error {
 	if err != nil {
 		return err
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	kept := d.pending[:0]
 	for _, c := range d.pending {
 		if c.in != what {
@@ -132,10 +140,19 @@ func (d *doomed) sync(what string) error {
 	return nil
 }
 
+// unsynced are the changes that may be lost.
+func (d *doomed) unsynced() []change {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.pending)
+}
+
 // loses undoes what was not synced. Names come back in the order of a journal: each
 // of them with all that were changed before it.
 func (d *doomed) loses(l loss, chance *rand.Rand) {
 	d.t.Helper()
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	from := map[loss]int{loseNothing: len(d.pending)}[l]
 	if l == loseSome {
 		from = chance.IntN(len(d.pending) + 1)

@@ -430,7 +430,7 @@ func TestEveryAppendOfAWALIsSynced(t *testing.T) {
 	defer s.Close()
 	for i := uint64(1); i <= 100; i++ {
 		must(t, s.StoreLog(written(i, 20)))
-		for _, c := range d.pending {
+		for _, c := range d.unsynced() {
 			if c.sector {
 				t.Fatalf("entry %d was acknowledged with %s not synced", i, c.in)
 			}

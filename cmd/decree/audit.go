@@ -13,8 +13,9 @@ import (
 )
 
 const auditHelp = `Shows who changed what and why: participants, nodes, leadership, branches that an
-operator resolved, transactions of others that he ended. The trail is a part of the replicated state, the same on every
-node; the last 10,000 records of the last 400 days are kept.
+operator resolved, transactions of others that he ended. The trail is a part of the
+replicated state, the same on every node; the last 10,000 records of the last 400 days
+are kept.
 
 An action that the log does not carry out itself, such as a change of the membership,
 is recorded before it is tried, and its failure with another record.`

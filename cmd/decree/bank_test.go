@@ -24,7 +24,7 @@ func TestBankRefusesWhatItCannotRun(t *testing.T) {
 		{[]string{"--faults", "leader,earthquake"}, []string{"--faults", `"earthquake"`, "partition"}},
 		{[]string{"--faults", "all", "--fault-every", "1ms", "--kill-leader-every", "10s"}, []string{"a fault every 1ms", "where faults strike"}},
 		{[]string{"--failovers", "3"}, []string{"failovers 3"}},
-		{[]string{"--for", "many"}, []string{"invalid argument"}},
+		{[]string{"--for", "many"}, []string{"want a duration"}},
 		{[]string{"wallet"}, []string{"path"}},
 	} {
 		got := run(t, nil, "", append([]string{"bank"}, tt.args...)...)

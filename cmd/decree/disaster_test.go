@@ -113,15 +113,15 @@ func (b *bench) logged(s *server, text string) {
 	})
 }
 
-// refusesEpoch holds that a participant has heard of a later epoch.
-func (b *bench) refusesEpoch(ctx context.Context, bank, cluster, txid string, epoch uint64) {
+// refusesEpoch holds that a participant has heard of a branch in a later epoch.
+func (b *bench) refusesEpoch(ctx context.Context, bank, cluster, txid string, number uint32, epoch uint64) {
 	b.t.Helper()
 	conn, err := grpc.NewClient(b.banks[bank].address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		b.t.Fatal(err)
 	}
 	defer conn.Close()
-	branch := &participantv1.Branch{Cluster: cluster, Txid: txid, Number: 1, Epoch: epoch}
+	branch := &participantv1.Branch{Cluster: cluster, Txid: txid, Number: number, Epoch: epoch}
 	if _, err := participantv1.NewParticipantClient(conn).Abort(ctx, &participantv1.AbortRequest{Branch: branch}); err == nil {
 		b.t.Errorf("%s takes an abort of epoch %d", bank, epoch)
 	}
@@ -198,7 +198,6 @@ func TestRestoreAfterAllIsLost(t *testing.T) {
 		if n := b.prepared(ctx, bank); n != 1 {
 			t.Errorf("%s holds %d prepared", bank, n)
 		}
-		b.refusesEpoch(ctx, bank, status.GetCluster(), mustTxID(t), epoch)
 	}
 	list := b.mustRun("tx", "unresolved")
 	for _, want := range []string{lost, "bank-a/1 bank-b/2", open.ID} {
@@ -226,6 +225,8 @@ func TestRestoreAfterAllIsLost(t *testing.T) {
 	b.await("nothing to be prepared", func(ctx context.Context) bool {
 		return b.prepared(ctx, "bank-a")+b.prepared(ctx, "bank-b") == 0
 	})
+	b.refusesEpoch(ctx, "bank-a", status.GetCluster(), lost, 1, epoch)
+	b.refusesEpoch(ctx, "bank-b", status.GetCluster(), lost, 2, epoch)
 	if list := strings.TrimSpace(b.mustRun("tx", "unresolved", "-q")); list != "" {
 		t.Errorf("still unresolved: %s", list)
 	}

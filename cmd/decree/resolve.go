@@ -61,7 +61,7 @@ func (p *program) resolveCommand() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.Uint32Var(&w.branch, "branch", 0, "the branch's `number`, from 1 (decree tx show)")
+	flags.Uint32VarP(&w.branch, "branch", "b", 0, "the branch's `number`, from 1 (decree tx show)")
 	flags.StringVar(&w.as, "as", "", "what became of it: committed or aborted")
 	flags.StringVar(&w.reason, "reason", "", "how you know, for the audit trail")
 	flags.BoolVar(&w.yes, "yes", false, "do not ask for confirmation")

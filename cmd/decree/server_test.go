@@ -244,7 +244,7 @@ func TestConfigMistakesAreAllTold(t *testing.T) {
 	want := []string{
 		"decree: 3 problems:",
 		`decree.yaml:4: max_payload: "lots": want a size`,
-		`http-addr: "nowhere": want host:port`,
+		`DECREE_HTTP_ADDR: "nowhere": want host:port`,
 		`--leader-lease: "soon": want a duration`,
 	}
 	for _, w := range want {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -273,17 +274,19 @@ func linger(ctx context.Context, d time.Duration) {
 }
 
 // handOver has another node lead, where this one does and there is another: the one
-// whose log is furthest, and where that one is down, any that is not.
+// whose log is furthest, and where that one is down, any that is not. A busy one may
+// miss its time, and is asked a second time.
 func (d *Daemon) handOver(ctx context.Context) error {
-	candidates := []string{""} // Raft's choice
+	var others []string
 	for _, m := range d.node.Cluster.Status().Members {
 		if m.Voter && m.ID != d.cfg.NodeID {
-			candidates = append(candidates, m.ID)
+			others = append(others, m.ID)
 		}
 	}
-	if len(candidates) == 1 {
+	if len(others) == 0 {
 		return nil
 	}
+	candidates := slices.Concat([]string{""}, others, others) // "" is Raft's choice
 	var errs []error
 	for _, id := range candidates {
 		if !d.node.Coordinator.Leads() || ctx.Err() != nil {
