@@ -12,6 +12,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/raft-wal/types"
 )
@@ -45,6 +46,16 @@ type change struct {
 	in     string // the directory whose sync makes it durable, or the file
 	sector bool   // it may come apart, and is in no order with others
 	undo   func() error
+}
+
+// crashPoints are the first call to crash in, and how far it is to the next: every call
+// counts, but under the race detector, which has nothing to find here and takes minutes,
+// each day has an eighth of them.
+func crashPoints() (first, step int) {
+	if raceDetector {
+		return 1 + int(time.Now().Unix()/86400)%8, 8
+	}
+	return 1, 1
 }
 
 func newDoomed(t *testing.T, at int) *doomed {

@@ -10,6 +10,9 @@ import (
 	"github.com/hashicorp/raft"
 )
 
+// RaceDetector says that everything takes several times as long.
+const RaceDetector = raceDetector
+
 // TransportOptions chooses between this package's transport and the library's, for
 // the tests that show what the difference is good for.
 type TransportOptions struct {

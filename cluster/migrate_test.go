@@ -172,8 +172,9 @@ func TestNoWayBackFromAWAL(t *testing.T) {
 func TestCrashWhileMoving(t *testing.T) {
 	const anew = 3 // what is left is taken away, and a directory made
 	made := boltLog(t, 3, 40)
+	first, step := crashPoints()
 	for _, l := range []loss{loseNothing, loseAll, loseSome} {
-		for at := 1; ; at++ {
+		for at := first; ; at += step {
 			dir := copyDir(t, made)
 			if d := newDoomed(t, at); !crashIn(t, d, dir, l, uint64(at)) {
 				if d.calls < 20 {

@@ -1,6 +1,6 @@
 //go:build race
 
-package cluster_test
+package cluster
 
 // raceDetector says that everything takes several times as long.
 const raceDetector = true

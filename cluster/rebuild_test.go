@@ -170,8 +170,9 @@ func TestOpenSurvivorRefuses(t *testing.T) {
 // A crash in each of the calls, and then in each of those by which the next try goes on.
 func TestCrashWhileRebuilding(t *testing.T) {
 	made := member(t, BoltDB) // a wal is one more name, and its files take long to copy
+	first, step := crashPoints()
 	for _, l := range []loss{loseNothing, loseAll, loseSome} {
-		for at, crashed := 1, true; crashed; at++ {
+		for at, crashed := first, true; crashed; at += step {
 			crashed = crashAt(t, made, BoltDB, l, at)
 		}
 	}

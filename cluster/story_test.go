@@ -106,7 +106,7 @@ var logStore = cluster.BoltDB
 func onBothLogStores(t *testing.T, story func(t *testing.T)) {
 	t.Helper()
 	stores := []cluster.LogStore{cluster.BoltDB, cluster.WAL}
-	if raceDetector {
+	if cluster.RaceDetector {
 		day := int(time.Now().Unix()/86400) + len(t.Name()) // some stories have the one, some the other
 		stores = stores[day%2:][:1]
 	}

@@ -168,8 +168,9 @@ func newQuick() *fileSystem {
 func TestWALKeepsWhatItAcknowledged(t *testing.T) {
 	const steps = 60
 	crashes := 0
+	first, step := crashPoints()
 	for _, l := range []loss{loseNothing, loseAll, loseSome} {
-		for at := 1; ; at++ {
+		for at := first; ; at += step {
 			d := newDoomed(t, at)
 			dir := filepath.Join(memoryDir(t), "n1")
 			before, after := live(t, d, dir, steps)
@@ -192,7 +193,7 @@ func TestWALKeepsWhatItAcknowledged(t *testing.T) {
 			closeIt()
 		}
 	}
-	if crashes < 3*steps {
+	if crashes < 3*steps/step {
 		t.Errorf("%d crashes: this has shown nothing", crashes)
 	}
 }

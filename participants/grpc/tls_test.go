@@ -19,6 +19,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -137,7 +138,8 @@ func TestConnectionsAreMutuallyAuthenticated(t *testing.T) {
 	file := func(name string) string { return "file:" + filepath.Join(dir, name) }
 	all := map[string]any{"ca": file("ca.pem"), "certificate": file("node.pem"), "key": file("node.key")}
 	var log bytes.Buffer
-	logger := hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: &log})
+	var mu sync.Mutex // guards log
+	logger := hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: &log, Mutex: &mu})
 	open := func(fields map[string]any) participants.Participant {
 		t.Helper()
 		p, err := grpcparticipant.Driver{}.Open(t.Context(), participants.Registration{Name: "a", Driver: "grpc", Config: config(fields)}, logger)
@@ -184,6 +186,8 @@ func TestConnectionsAreMutuallyAuthenticated(t *testing.T) {
 			t.Fatalf("after a rotation: %v", err)
 		}
 	}
+	mu.Lock()
+	defer mu.Unlock()
 	if strings.Contains(log.String(), "PRIVATE") {
 		t.Error("a key is in the log")
 	}
