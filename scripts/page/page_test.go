@@ -173,14 +173,8 @@ func actions(t *testing.T, x *trio, browser ctx, home string, s stories) {
 	p.run(chromedp.SetValue("dialog input[name=typed]", "archive", chromedp.ByQuery), chromedp.Click("dialog button.danger", chromedp.ByQuery))
 	p.wants("four participants", `!document.querySelector("dialog") && document.querySelectorAll("article").length === 4`)
 
-	x.decree("tx", "begin", "--timeout", "10m")
-	var list struct {
-		Transactions []struct{ Txid, State string }
-	}
-	if err := x.api("/v1/transactions?page_size=1", &list); err != nil {
-		t.Fatal(err)
-	}
-	open := list.Transactions[0].Txid
+	open := strings.TrimSpace(x.decree("tx", "begin", "--timeout", "10m", "-q"))
+	await(t, "the node of the page to know it", func() bool { return x.api("/v1/transactions/"+open, new(any)) == nil })
 	p.goTo("#/tx/" + open)
 	p.reads("h1", "Enlisting branches")
 	p.run(chromedp.Click(".danger-quiet", chromedp.ByQuery),
@@ -188,6 +182,14 @@ func actions(t *testing.T, x *trio, browser ctx, home string, s stories) {
 		chromedp.SendKeys("dialog input[name=typed]", open[len(open)-6:], chromedp.ByQuery), chromedp.Click("dialog button.danger", chromedp.ByQuery))
 	p.reads("h1", "Aborted")
 	p.reads(".reason", "a test")
+
+	p.goTo("#/tx/" + s.damage)
+	p.run(chromedp.Click("table .danger-quiet", chromedp.ByQuery))
+	p.reads("dialog", "The decision stays as it is")
+	p.run(chromedp.SetValue("dialog select[name=as]", "OUTCOME_ABORTED", chromedp.ByQuery),
+		chromedp.SendKeys("dialog input[name=reason]", "a test", chromedp.ByQuery),
+		chromedp.SendKeys("dialog input[name=typed]", s.damage[len(s.damage)-6:], chromedp.ByQuery), chromedp.Click("dialog button.danger", chromedp.ByQuery))
+	p.reads("table", "resolved by an operator: aborted")
 
 	before := x.leader()
 	p.goTo("#/cluster")

@@ -85,6 +85,26 @@ export const abort = (tx) => confirm("Abort this transaction",
   ["It aborts unless it is decided already. Every branch is told so.", tx.txid], tx.txid.slice(-6), "Abort it",
   (form) => send("POST", `/v1/transactions/${tx.txid}:abort`, { reason: form.elements.reason.value, wait: "WAIT_DECISION" }), [reason()]);
 
+const fates = {
+  BRANCH_FATE_PREPARED: "holds the branch, prepared, and waits",
+  BRANCH_FATE_COMMITTED: "says that the branch is committed",
+  BRANCH_FATE_ABORTED: "says that the branch is aborted",
+};
+
+// resolve takes an operator's word for what became of a branch, after its participant was
+// asked.
+export async function resolve(tx, number, participant) {
+  const branch = `/v1/transactions/${tx.txid}/branches/${number}`;
+  const found = await send("POST", `${branch}:examine`, {}).catch((problem) => ({ error: problem.message }));
+  const evidence = found.error ? `could not be asked: ${found.error}` : fates[found.fate] ?? "has no proof either way";
+  return confirm(`Resolve branch ${number}`, [
+    `${participant} ${evidence}.`,
+    "The decision stays as it is. What is owed to the branch ends with your word, which cannot be taken back; where the word is against the decision, the transaction is damaged and says so.",
+  ], tx.txid.slice(-6), "Resolve it", (form) => send("POST", `${branch}:resolve`, { as: form.elements.as.value, reason: form.elements.reason.value }),
+  [h("label", {}, "It is", h("select", { name: "as", required: true }, h("option", { value: "" }, "choose"),
+    h("option", { value: "OUTCOME_COMMITTED" }, "committed"), h("option", { value: "OUTCOME_ABORTED" }, "aborted"))), reason()]);
+}
+
 export const removeParticipant = (name) => confirm("Remove a participant",
   ["No new transaction can name it. It is refused while an unfinished transaction touches it."], name, "Remove it",
   (form) => send("DELETE", `/v1/participants/${encodeURIComponent(name)}${because(form)}`), [reason()]);

@@ -1,7 +1,7 @@
 // One transaction, as it came to where it is.
 
 import { get } from "./api.js";
-import { abort, operator } from "./actions.js";
+import { abort, operator, resolve } from "./actions.js";
 import { clock, count, day, h, show, span, time, word } from "./dom.js";
 import { draw, plot } from "./timeline.js";
 import { state, why } from "./transactions.js";
@@ -40,7 +40,7 @@ export function transaction(main, signal, txid) {
   function all() {
     const p = picture();
     show(head, heading(p, answer, refresh));
-    show(table, branches(p));
+    show(table, branches(p, answer.transaction, refresh));
   }
 
   async function refresh() {
@@ -111,7 +111,18 @@ function recorded(p, answer) {
   return words + before + (answer.leading ? "" : " The leader is out of reach; it may know more.");
 }
 
-function branches(p) {
+// settled is what an operator said of a branch, or the way to say it: where the decision
+// is still owed to it, or it ended against the decision.
+function settled(p, b, tx, refresh) {
+  if (b.resolved && b.resolved !== "OUTCOME_UNSPECIFIED") return h("div", { class: "detail" }, `resolved by an operator: ${word(b.resolved, "OUTCOME")}`);
+  const owed = b.acknowledged === undefined && !b.earlier && b.answered !== "VOTE_READ_ONLY";
+  const damaged = b.outcome && b.outcome !== "RECEIPT_DONE";
+  if (!p.decided || !owed && !damaged) return undefined;
+  return h("div", {}, operator("Resolve…", async () => { if (await resolve(tx, b.number, b.participant)) refresh(); },
+    { class: "danger-quiet", "aria-label": `Resolve branch ${b.number}` }));
+}
+
+function branches(p, tx, refresh) {
   const at = (t) => (t === undefined ? h("span", { class: "dim" }, "–") : h("span", { title: clock(t) }, `+${span(t - p.start)}`));
   const rows = p.branches.map((b) => {
     const prepare = b.prepares[0];
@@ -121,7 +132,7 @@ function branches(p) {
       ["Prepare", [at(prepare?.sent), b.prepares.length > 1 && h("span", { class: "dim" }, ` ×${b.prepares.length}`)]],
       ["Vote", [b.answered ? h("span", { class: `vote-word ${word(b.answered, "VOTE")}` }, word(b.answered, "VOTE")) : h("span", { class: "dim" }, "–"), b.votedAt !== undefined && [" ", at(b.votedAt)], b.detail && h("div", { class: "detail" }, b.detail)]],
       ["Deliveries", b.attempts ? [count(b.attempts), h("span", { class: "dim" }, " from "), at(b.first), b.last !== b.first && [h("span", { class: "dim" }, " to "), at(b.last)]] : h("span", { class: "dim" }, "–")],
-      ["Acknowledged", [b.earlier ? h("span", { class: "dim" }, "yes, time not recorded") : at(b.acknowledged), b.outcome && b.outcome !== "RECEIPT_DONE" && h("div", { class: "detail bad" }, word(b.outcome, "RECEIPT"), b.evidence && `: ${b.evidence}`)]],
+      ["Acknowledged", [b.earlier ? h("span", { class: "dim" }, "yes, time not recorded") : at(b.acknowledged), b.outcome && b.outcome !== "RECEIPT_DONE" && h("div", { class: "detail bad" }, word(b.outcome, "RECEIPT"), b.evidence && `: ${b.evidence}`), settled(p, b, tx, refresh)]],
       ["Last error", b.error ? h("span", { class: "detail" }, b.error) : h("span", { class: "dim" }, "none")],
       ["Next attempt", next || h("span", { class: "dim" }, "–")],
     ];
