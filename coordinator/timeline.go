@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"cmp"
 	"slices"
 	"sync"
 	"time"
@@ -314,7 +315,7 @@ func (a *annals) find(id txn.TxID) []Timeline {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	all := append(a.recent.find(id), a.troubled.find(id)...)
-	slices.SortStableFunc(all, func(x, y Timeline) int { return int(x.Epoch) - int(y.Epoch) }) //nolint:gosec // terms are small
+	slices.SortStableFunc(all, func(x, y Timeline) int { return cmp.Compare(x.Epoch, y.Epoch) })
 	return all
 }
 

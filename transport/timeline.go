@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"cmp"
 	"context"
 	"slices"
 
@@ -68,7 +69,7 @@ func (s *timelines) recordings(id txn.TxID) (all []*decreev1.Recording) {
 func merged(a, b []*decreev1.Recording) []*decreev1.Recording {
 	all := slices.Concat(a, b)
 	slices.SortStableFunc(all, func(x, y *decreev1.Recording) int {
-		return int(x.GetEpoch()) - int(y.GetEpoch()) //nolint:gosec // terms are small
+		return cmp.Compare(x.GetEpoch(), y.GetEpoch())
 	})
 	return all
 }

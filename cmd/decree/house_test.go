@@ -48,8 +48,6 @@ var house = []room{
 	{"participants/participanttest/databases", ""},
 	// It holds both ends of the wire.
 	{"participants/grpc", "participants fsm/txn transport/api/decree/participant/..."},
-	// Commands use it too, so it knows nothing of ours.
-	{"participants/participanttest/databases", ""},
 	{"participants/*", "participants fsm/txn"},
 	{"coordinator", "fsm/txn participants"},
 	{"coordinator/node", "coordinator cluster fsm fsm/txn participants"},
