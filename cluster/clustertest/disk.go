@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -333,7 +334,10 @@ func (o *openDisk) GetLog(index uint64, l *raft.Log) error {
 			*l = *copyOf(c.log[at])
 		}
 	})
-	if err == nil && !found {
+	switch {
+	case errors.Is(err, errGone):
+		runtime.Goexit() // Raft would panic, in a process that should be dead
+	case err == nil && !found:
 		err = raft.ErrLogNotFound
 	}
 	return err
