@@ -22,6 +22,7 @@ type drive struct {
 	bytes  int          // payload bytes in them
 
 	held      txn.Command // the staging, while it waits for the votes; see holdStaging
+	holding   *time.Timer // lets it go
 	deadline  *time.Timer
 	preparing context.Context    // of its prepares that have a goroutine; nil before the first leaves
 	cancel    context.CancelFunc // ends it, at the decision; nil with it
@@ -55,9 +56,10 @@ func (t *term) begin(s txn.Stage, traceparent string) *drive {
 	return d
 }
 
-// stagingHold is how long a staging waits for votes at most. It is less than an entry
-// takes.
-const stagingHold = time.Millisecond
+// stagingHold is how long a staging waits for votes at most: what an entry takes, lately,
+// and no more than this. Votes that take longer than an entry have nothing to share with
+// it, and while commands queue for milliseconds every entry is shared anyway.
+const stagingHold = 5 * time.Millisecond
 
 // holdStaging keeps a staging back where its prepares have left and their votes will
 // come before its entry could return: staging and commit then share an entry, at the
@@ -65,16 +67,12 @@ const stagingHold = time.Millisecond
 // the end of the hold, lets it go. Should the leader fall meanwhile, the prepared
 // branches are orphans, as they are while the entry is on its way (rule R4). mu is held.
 func (t *term) holdStaging(d *drive, a *txn.Acts) {
-	if len(a.Calls) == 0 {
+	hold := min(time.Duration(t.entries), stagingHold)
+	if len(a.Calls) == 0 || t.slowestPrepare(d.Branches()) >= hold {
 		return
 	}
-	for _, b := range d.Branches() {
-		if t.lane(b.Participant).pace >= stagingHold {
-			return
-		}
-	}
 	d.held, a.Propose = a.Propose, nil
-	time.AfterFunc(stagingHold, func() {
+	d.holding = time.AfterFunc(hold, func() {
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		if !t.ended {
@@ -83,10 +81,30 @@ func (t *term) holdStaging(d *drive, a *txn.Acts) {
 	})
 }
 
+// slowestPrepare is the pace of the participant that takes longest to vote, of those
+// that have branches here.
+func (t *term) slowestPrepare(branches []txn.Branch) time.Duration {
+	var slowest pace
+	for _, b := range branches {
+		slowest = max(slowest, t.lane(b.Participant).pace)
+	}
+	return time.Duration(slowest)
+}
+
+// noteStaging keeps the time of a staging that was applied, and the pace of entries.
+func (t *term) noteStaging(d *drive) {
+	c := &d.chronicle
+	c.staged.pass(t.moment())
+	if c.staging != 0 {
+		t.entries.note(time.Duration(c.staged - c.staging))
+	}
+}
+
 // stage lets go of a staging that is held. mu is held.
 func (t *term) stage(d *drive) {
 	if c := d.held; c != nil {
-		d.held = nil
+		d.holding.Stop()
+		d.held, d.holding = nil, nil
 		t.write(d, c)
 	}
 }
@@ -198,7 +216,7 @@ func (t *term) catchUp(d *drive) {
 		failpoint("after-stage")
 		d.staged.reach()
 		if tx.Staged.Epoch == t.epoch {
-			d.chronicle.staged.pass(t.moment())
+			t.noteStaging(d)
 		}
 	}
 	if !tx.State.Decided() {

@@ -29,8 +29,8 @@ type lane struct {
 	open *btree.BTreeG[txn.TxID] // transactions with a branch that is not yet ended here
 
 	prepares  fifo
-	preparing int           // calls under way
-	pace      time.Duration // of prepares, lately
+	preparing int  // calls under way
+	pace      pace // of prepares
 
 	deliveries schedule
 	delivering int
@@ -224,7 +224,7 @@ func (l *lane) answered(c *call, vote participants.Vote, err error) {
 		err = errors.New("the driver answered without a vote")
 	}
 	took := time.Since(c.left)
-	l.pace += (took - l.pace) / 8
+	l.pace.note(took)
 	l.meter.Called(c.work.Kind, prepareResult(vote, err), took)
 	l.t.voted(c.d, c.work.Branch, vote, err)
 	l.preparing--

@@ -181,7 +181,7 @@ func (c *Coordinator) Loads() []Load {
 			Participant: l.name, Unfinished: l.open.Len(),
 			Preparing: l.preparing, PreparesWaiting: l.prepares.len(),
 			Delivering: l.delivering, DeliveriesWaiting: l.deliveries.Len(),
-			Failures: l.failures, Pace: l.pace, Orphans: l.orphans, Scanned: t.reign.time(l.scanned),
+			Failures: l.failures, Pace: time.Duration(l.pace), Orphans: l.orphans, Scanned: t.reign.time(l.scanned),
 		})
 	}
 	return loads

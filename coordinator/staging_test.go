@@ -16,6 +16,7 @@ import (
 func TestStagingAndCommitShareAnEntry(t *testing.T) {
 	run(t, Config{}, func(r *rig) {
 		r.log.latency = time.Second
+		r.learnPace("a", "b")
 		var log []string
 		r.log.withFate(func(c txn.Command) fate {
 			switch c := c.(type) {
@@ -40,16 +41,45 @@ func TestStagingAndCommitShareAnEntry(t *testing.T) {
 	})
 }
 
+// learnPace has one transaction pass, so that the term knows how long an entry takes.
+func (r *rig) learnPace(participants ...string) {
+	res, err := r.run(background, transfer(r.id(), participants...))
+	r.mustDecide(res, err, txn.Commit)
+}
+
+// A staging is held for as long as an entry takes, within a bound, or until the votes are in.
+func TestStagingIsHeldForAnEntry(t *testing.T) {
+	const ms = time.Millisecond
+	for _, c := range []struct{ entry, vote, leaves time.Duration }{
+		{1 * ms, 2 * ms, 1 * ms},
+		{4 * ms, 2 * ms, 2 * ms},
+		{100 * ms, 8 * ms, stagingHold},
+	} {
+		run(t, Config{}, func(r *rig) {
+			r.log.latency = c.entry
+			r.learnPace("a")
+			id := r.id()
+			r.fakes["a"].Script(prepareOp, id, participanttest.Answer{Delay: c.vote})
+			res, err := r.run(background, transfer(id, "a"))
+			r.mustDecide(res, err, txn.Commit)
+			tl := r.timeline(id)
+			wantAt(t, "staging", tl.Begun, tl.Staging, c.leaves)
+		})
+	}
+}
+
 // A staging is held for its hold at most, and not at all for one that voted no, nor
 // where votes have been slow.
 func TestStagingIsHeldBriefly(t *testing.T) {
 	run(t, Config{}, func(r *rig) {
+		r.learnPace("a", "b")
+		before := r.written("txn.Stage")
 		silent, refused, slow := r.id(), r.id(), r.id()
 		vote := make(chan struct{})
 		r.fakes["a"].Script(prepareOp, silent, participanttest.Answer{Hold: vote})
 		waiting := r.submit(background, transfer(silent, "a", "b"))
 		synctest.Wait()
-		if n := r.written("txn.Stage"); n != 0 {
+		if n := r.written("txn.Stage") - before; n != 0 {
 			t.Errorf("%d stagings written at once", n)
 		}
 		time.Sleep(stagingHold + r.log.latency)

@@ -32,6 +32,7 @@ type term struct {
 	live  map[txn.TxID]*drive // every unfinished transaction, and those being staged
 	lanes map[string]*lane    // by participant
 
+	entries    pace                // of the log: from a staging's proposal to its being applied
 	delivering patience            // of the calls under way
 	bytes      int                 // payloads of undecided transactions
 	asked      int                 // commands of propose's on their way

@@ -47,6 +47,8 @@ const never = time.Duration(-1)
 // The log of the tests takes a millisecond for an entry.
 func TestTimelineOfACommit(t *testing.T) {
 	run(t, Config{}, func(r *rig) {
+		const ms = time.Millisecond
+		r.learnPace("a", "b")
 		id := r.id()
 		r.fakes["a"].Script(prepareOp, id, participanttest.Answer{Delay: 3 * time.Millisecond})
 		r.fakes["b"].Script(prepareOp, id, participanttest.Answer{Delay: 5 * time.Millisecond})
@@ -61,13 +63,12 @@ func TestTimelineOfACommit(t *testing.T) {
 		if tl.Epoch != 1 || tl.TakenOver || tl.AsOf != 0 {
 			t.Errorf("got epoch %d, taken over %t, as of %d", tl.Epoch, tl.TakenOver, tl.AsOf)
 		}
-		const ms = time.Millisecond
-		if since := tl.Since.Sub(begun); since != -time.Second {
+		if since := tl.Since.Sub(begun); since != -time.Second-ms {
 			t.Errorf("the term began %s from it", since)
 		}
 		wantAt(t, "begun", begun, tl.Begun, 0)
-		wantAt(t, "staging", begun, tl.Staging, stagingHold)
-		wantAt(t, "staged", begun, tl.Staged, stagingHold+ms)
+		wantAt(t, "staging", begun, tl.Staging, ms)
+		wantAt(t, "staged", begun, tl.Staged, 2*ms)
 		wantAt(t, "deciding", begun, tl.Deciding, 5*ms)
 		wantAt(t, "decided", begun, tl.Decided, 6*ms)
 		wantAt(t, "delivered", begun, tl.Delivered, 8*ms)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -48,6 +49,7 @@ const (
 
 // stuck measures the load, leaves transactions waiting, and measures it again.
 func (b *bench) stuck(ctx context.Context) (err error) {
+	defer collectNothing()()
 	var s Stuck
 	if err := b.startHolding(ctx); err != nil {
 		return b.ground.explain(err)
@@ -83,6 +85,21 @@ func (b *bench) stuck(ctx context.Context) (err error) {
 	s.P99Ratio = ratio(float64(s.With.Latency.P99), float64(s.Without.Latency.P99))
 	b.report.Stuck = append(b.report.Stuck, s)
 	return nil
+}
+
+// collectLimit is the memory that this process may fill before it collects garbage.
+const collectLimit = 1 << 30
+
+// collectNothing has this process collect no garbage, until the limit, before what it
+// returns is called. The calls that wait are in the process that measures the others: to
+// look through ten thousand of them takes long enough to be seen in the others' p99, and
+// is not decree's doing.
+func collectNothing() (collectAgain func()) {
+	limit, percent := debug.SetMemoryLimit(collectLimit), debug.SetGCPercent(-1)
+	return func() {
+		debug.SetGCPercent(percent)
+		debug.SetMemoryLimit(limit)
+	}
 }
 
 // startHolding starts and registers the two participants. The silent one cannot be
