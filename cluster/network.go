@@ -58,14 +58,29 @@ func (t transport) Consumer() <-chan raft.RPC { return t.toRaft }
 // SetHeartbeatHandler drops the handler; see [transport].
 func (transport) SetHeartbeatHandler(func(raft.RPC)) {}
 
-// TimeoutNow hands the leadership to a peer. It tries again where an idle connection
-// turns out to be closed: when nodes are restarted one by one, the likely target is
-// the one that has just come back, and the pool may hold nothing but connections to
-// its former life. A peer that does not answer in time is not tried again.
+// RequestPreVote asks a peer whether it would vote for this node.
+func (t transport) RequestPreVote(id raft.ServerID, to raft.ServerAddress, m *raft.RequestPreVoteRequest, answer *raft.RequestPreVoteResponse) error {
+	return again(func() error { return t.NetworkTransport.RequestPreVote(id, to, m, answer) })
+}
+
+// RequestVote asks a peer for its vote; to be asked twice changes nothing.
+func (t transport) RequestVote(id raft.ServerID, to raft.ServerAddress, m *raft.RequestVoteRequest, answer *raft.RequestVoteResponse) error {
+	return again(func() error { return t.NetworkTransport.RequestVote(id, to, m, answer) })
+}
+
+// TimeoutNow hands the leadership to a peer.
 func (t transport) TimeoutNow(id raft.ServerID, to raft.ServerAddress, m *raft.TimeoutNowRequest, answer *raft.TimeoutNowResponse) error {
+	return again(func() error { return t.NetworkTransport.TimeoutNow(id, to, m, answer) })
+}
+
+// again repeats a call where an idle connection turns out to be closed: the pool may hold
+// nothing but connections to a peer's life before its restart. Raft itself tries none of
+// these calls again, so that a restart would cost the next election a second round. A
+// peer that does not answer in time is not asked again.
+func again(call func() error) error {
 	var err error
 	for range maxPool + 1 {
-		err = t.NetworkTransport.TimeoutNow(id, to, m, answer)
+		err = call()
 		if slow, ok := errors.AsType[net.Error](err); err == nil || ok && slow.Timeout() {
 			return err
 		}

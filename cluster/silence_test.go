@@ -13,13 +13,11 @@ import (
 // A killed leader's successor comes once its silence has lasted HeartbeatTimeout and
 // both followers have looked, a fifth of that apart; by itself Raft takes up to three
 // times as long. Half of the leaders fall at rest, half right behind an entry of which
-// one follower knows more than the other: that one looks last. Some 3 of 1,200 take a
-// second round.
+// one follower knows more than the other: that one looks last.
 func TestSuccessorComesSoon(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		js := new(journals)
 		c := clustertest.New(t, clustertest.Options{FSM: js.make, Memory: true})
-		late := 0
 		for i := range 10 {
 			everywhere(t, c, js, fmt.Sprint("quiet ", i))
 			if i%2 == 0 {
@@ -32,13 +30,9 @@ func TestSuccessorComesSoon(t *testing.T) {
 			c.Crash(old)
 			c.WaitLeaderExcept(old)
 			if took := time.Since(killed); took > 13*cluster.DefaultHeartbeatTimeout/10 {
-				t.Logf("a successor came after %s", took)
-				late++
+				t.Errorf("a successor came after %s", took)
 			}
 			c.Start(old)
-		}
-		if late > 1 {
-			t.Errorf("%d of 10 successors came late", late)
 		}
 	})
 }
