@@ -420,6 +420,23 @@ func TestDamageOfAWAL(t *testing.T) {
 	}
 }
 
+// Blocks of zeros are passed over at once, and belong to the batch that they lie in.
+func TestDamageBeforeABatchOfZeros(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "n1")
+	f := files{dir: dir, log: WAL, segment: 128 << 10}
+	s, closeIt := mustOpen(t, f)
+	zeros := &raft.Log{Index: 2, Term: 1, Data: make([]byte, 10*len(noBytes)+3)}
+	must(t, s.StoreLog(written(1, 20)), s.StoreLog(zeros))
+	closeIt()
+	_, err := f.Inspect()
+	must(t, err)
+	path := filepath.Join(dir, walDir, "00000000000000000001-0000000000000000.wal")
+	must(t, overwrite0(path, segmentHeader, segmentHeader+1)) // the kind of the first frame
+	if _, err := f.Inspect(); !errors.Is(err, ErrCorruptDir) {
+		t.Errorf("got %v, want ErrCorruptDir", err)
+	}
+}
+
 // Every append of a wal is synced before it is acknowledged, and its file is written
 // nowhere else.
 func TestEveryAppendOfAWALIsSynced(t *testing.T) {
