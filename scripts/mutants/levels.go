@@ -110,9 +110,6 @@ type result struct {
 func (t *tree) try(ctx context.Context, m mutant, o options) result {
 	r := result{mutant: m, levels: map[int]outcome{}, all: true}
 	overlay, err := t.overlay(m)
-	if err == nil {
-		err = t.compiles(ctx, m, overlay)
-	}
 	if err != nil {
 		r.err = err
 		return r
@@ -152,15 +149,6 @@ func (t *tree) put(ctx context.Context, c command, overlay string) (outcome, err
 		return outcome{}, err
 	}
 	return t.test(ctx, c, overlay, patience)
-}
-
-func (t *tree) compiles(ctx context.Context, m mutant, overlay string) error {
-	build := exec.CommandContext(ctx, "go", "build", "-overlay", overlay, m.pkg())
-	build.Dir = t.root
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("it does not compile:\n%s", out)
-	}
-	return nil
 }
 
 // test runs a command, with a mutant where overlay is not empty. An error means that

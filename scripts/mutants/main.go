@@ -63,11 +63,11 @@ func main() {
 	flag.IntVar(&o.day, "day", int(time.Now().Unix()/86400), "which `day`'s sample")
 	flag.IntVar(&o.jobs, "j", 1, "run so many `mutants` at once")
 	flag.BoolVar(&o.list, "list", false, "list the mutants and run nothing")
-	flag.BoolVar(&o.check, "check", false, "check that each mutant is complete and applies, and run nothing")
+	flag.BoolVar(&o.check, "check", false, "check that each mutant is complete, applies, compiles and has a row in the published table, and run nothing")
 	flag.BoolVar(&o.first, "first", false, "stop a mutant at the first level that catches it")
 	flag.StringVar(&o.levels, "levels", "123", "run only these `levels`; 1 stands for 0 and 1")
 	flag.BoolVar(&o.verbose, "v", false, "print what the tests print about each mutant")
-	flag.StringVar(&o.markdown, "markdown", "", "also write the table into this `file`, a path below -root, between its two markers")
+	flag.StringVar(&o.markdown, "markdown", "", "also write the rows into the table of this `file`, a path below -root, between its two markers")
 	flag.Parse()
 	if err := run(ctx, o); err != nil {
 		fmt.Fprintln(os.Stderr, "mutants:", err)
@@ -104,9 +104,9 @@ func run(ctx context.Context, o options) error {
 	defer os.RemoveAll(dir)
 	tree := &tree{root: root, scratch: dir, verbose: o.verbose, normal: map[command]float64{}}
 	if o.check { // all of them, for their files change every day
-		return tree.check(all)
+		return errors.Join(tree.check(ctx, all), checkTable(filepath.Join(root, published), all))
 	}
-	if err := tree.check(chosen); err != nil {
+	if err := tree.check(ctx, chosen); err != nil {
 		return err
 	}
 	began := time.Now()
@@ -117,7 +117,7 @@ func run(ctx context.Context, o options) error {
 	took := time.Since(began)
 	printSummary(os.Stdout, results, took)
 	if o.markdown != "" {
-		if err := rewrite(filepath.Join(root, o.markdown), results, took); err != nil {
+		if err := rewrite(filepath.Join(root, o.markdown), all, results, took); err != nil {
 			return err
 		}
 	}

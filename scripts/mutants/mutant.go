@@ -2,11 +2,10 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"go/parser"
-	"go/token"
 	"os"
 	"os/exec"
 	"path"
@@ -126,26 +125,42 @@ type tree struct {
 	normal map[command]float64 // guarded by mu: seconds that each command takes without a mutant
 }
 
-// check applies each mutant to the tree as it is.
-func (t *tree) check(ms []mutant) error {
+// check applies each mutant to the tree as it is, and compiles it.
+func (t *tree) check(ctx context.Context, ms []mutant) error {
+	compiler, err := t.newCompiler(ctx, ms)
+	if err != nil {
+		return err
+	}
 	var problems []error
 	for _, m := range ms {
-		if _, err := t.overlay(m); err != nil {
+		_, err := t.overlay(m)
+		if err == nil {
+			err = compiler.check(t.original(m), t.mutated(m))
+		}
+		if err == nil && m.by != "" {
+			err = compiler.hasTest(t.original(m), m.by)
+		}
+		if err != nil {
 			problems = append(problems, fmt.Errorf("%s: %w", m.name, err))
 		}
 	}
 	if len(problems) == 0 {
-		fmt.Printf("mutants: %d are complete and apply\n", len(ms))
+		fmt.Printf("mutants: %d are complete, apply and compile\n", len(ms))
 	}
 	return errors.Join(problems...)
+}
+
+func (t *tree) original(m mutant) string { return filepath.Join(t.root, filepath.FromSlash(m.file)) }
+
+func (t *tree) mutated(m mutant) string {
+	return filepath.Join(t.scratch, m.name, filepath.FromSlash(m.file))
 }
 
 // overlay makes the mutant's file, and the overlay that puts it into the original's
 // place.
 func (t *tree) overlay(m mutant) (string, error) {
 	dir := filepath.Join(t.scratch, m.name)
-	mutated := filepath.Join(dir, filepath.FromSlash(m.file))
-	original := filepath.Join(t.root, filepath.FromSlash(m.file))
+	original, mutated := t.original(m), t.mutated(m)
 	text, err := os.ReadFile(original)
 	if err != nil {
 		return "", err
@@ -166,9 +181,6 @@ func (t *tree) overlay(m mutant) (string, error) {
 	after, err := os.ReadFile(mutated)
 	if err != nil || bytes.Equal(after, text) {
 		return "", errors.Join(err, errors.New("it changes nothing"))
-	}
-	if _, err := parser.ParseFile(token.NewFileSet(), mutated, after, parser.SkipObjectResolution); err != nil {
-		return "", err
 	}
 	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {original: mutated}})
 	if err != nil {
