@@ -164,8 +164,8 @@ func (t *term) each(ctx context.Context, names []string, atOnce int, look func(s
 	all.Wait()
 }
 
-// Evidence asks the participants what became of a transaction that is unresolved, and
-// answers txn.ErrNotLost for any other. It asks about the branches that are known, and
+// Evidence asks the participants what became of a transaction that is unresolved, or was
+// decided with its branches unknown, and answers txn.ErrNotLost for any other. It asks about the branches that are known, and
 // where none are, every participant about the first sixteen.
 func (c *Coordinator) Evidence(ctx context.Context, id txn.TxID) (Unresolved, error) {
 	t, ctx, done, err := c.withinTerm(ctx)
@@ -177,7 +177,7 @@ func (c *Coordinator) Evidence(ctx context.Context, id txn.TxID) (Unresolved, er
 		return Unresolved{}, err
 	}
 	tx, known := t.view.Transaction(id)
-	if known && !t.view.Cluster().Held(tx) || !known && !t.beyond(id) {
+	if known && !t.view.Cluster().Held(tx) && !tx.Tombstone() || !known && !t.beyond(id) {
 		return Unresolved{ID: id, Transaction: tx}, txn.ErrNotLost
 	}
 	u := Unresolved{ID: id, Transaction: tx}
@@ -277,7 +277,8 @@ func (l *lane) listed(ctx context.Context, p participants.Participant, id txn.Tx
 
 // Arbitrate writes an operator's decisions about transactions that are unresolved, each
 // a txn.Arbitrate or a record of one, and ends their branches by them where it can reach
-// them; the orphan scan goes on where it cannot. It answers with their states by then, in
+// them; the orphan scan goes on where it cannot, or the same command again where the
+// participant has no list for the scan. It answers with their states by then, in
 // the order of the commands: what was decided before keeps its decision (rule R1). A
 // transaction that the cluster decides itself fails it with txn.ErrNotLost; those before
 // it are decided.
@@ -291,7 +292,7 @@ func (c *Coordinator) Arbitrate(ctx context.Context, commands []txn.Command) ([]
 	}
 	defer done()
 	var decided []*txn.Transaction
-	unknown := false
+	var unknown []txn.TxID
 	for _, command := range commands {
 		id := command.Transaction()
 		tx, err := t.propose(ctx, command)
@@ -302,13 +303,52 @@ func (c *Coordinator) Arbitrate(ctx context.Context, commands []txn.Command) ([]
 		if _, _, err := t.findFor(ctx, id); err != nil { // drives what is owed from here on
 			return decided, err
 		}
-		unknown = unknown || tx.Tombstone()
+		if tx.Tombstone() {
+			unknown = append(unknown, id)
+		}
 		decided = append(decided, tx)
 	}
-	if unknown {
+	if len(unknown) > 0 {
 		t.scanNow(ctx)
+		t.endUnlisted(ctx, unknown)
 	}
 	return decided, nil
+}
+
+// endUnlisted ends what participants hold of transactions without known branches, and
+// cannot list: no scan finds it. What it does not reach waits for the operator to say the
+// same again.
+func (t *term) endUnlisted(ctx context.Context, ids []txn.TxID) {
+	t.each(ctx, t.registered(), scansAtOnce, func(name string) {
+		t.mu.Lock()
+		l := t.lane(name)
+		t.mu.Unlock()
+		if l.recovers() {
+			return
+		}
+		for _, id := range ids {
+			if err := t.endReported(ctx, l, id); err != nil {
+				t.logger.Warn("branches that an operator has decided could not be ended", "txid", id, "participant", name, "error", err)
+				return
+			}
+		}
+	})
+}
+
+// endReported ends what a participant says that it holds prepared of a transaction.
+func (t *term) endReported(ctx context.Context, l *lane, id txn.TxID) error {
+	for _, e := range t.evidenceAt(ctx, l.name, id, nil) {
+		switch {
+		case e.Err != nil:
+			return e.Err
+		case e.Status != participants.StatusPrepared:
+			continue
+		}
+		if err := t.endOrphan(ctx, l, branchName{id, e.Branch}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // scanNow has every participant scanned, and returns once that is done, or ctx ends.

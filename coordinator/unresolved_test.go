@@ -272,3 +272,35 @@ func (d unrecorded) Open(ctx context.Context, r participants.Registration, log h
 	p, err := d.Driver.Open(ctx, r, log)
 	return struct{ participants.Participant }{p}, err
 }
+
+// What a participant holds that cannot list it no scan finds: an operator's decision
+// reaches it all the same, and once more when it is said once more (R10, R15).
+func TestAnOperatorReachesWhatCannotBeListed(t *testing.T) {
+	run(t, Config{}, func(r *rig) {
+		r.fakes["c"].Mute(true)
+		b := r.save()
+		var lost []participants.Branch
+		for number := 1; number <= 3; number++ {
+			branch := r.branch(r.id(), number)
+			branch.Epoch = r.epoch
+			r.fakes["c"].Stage(branch)
+			lost = append(lost, branch)
+		}
+		r.restore(b)
+		r.wantEvidence(lost[0].TxID, txn.Undecided, Evidence{"c", 1, participants.StatusPrepared, nil})
+		r.fakes["c"].Script(commitOp, lost[2].TxID, participanttest.Answer{Fate: participanttest.Dropped})
+		r.arbitrate(txn.Abort, lost[0].TxID)
+		r.arbitrate(txn.Commit, lost[1].TxID, lost[2].TxID)
+		want := []participants.Status{participants.StatusAborted, participants.StatusCommitted, participants.StatusPrepared}
+		for i, branch := range lost {
+			if got := r.status("c", branch.TxID, branch.Number); got != want[i] {
+				t.Errorf("branch %d is %s, want %s", branch.Number, got, want[i])
+			}
+		}
+		r.wantEvidence(lost[2].TxID, txn.Undecided, Evidence{"c", 3, participants.StatusPrepared, nil})
+		r.arbitrate(txn.Commit, lost[2].TxID)
+		if got := r.status("c", lost[2].TxID, 3); got != participants.StatusCommitted {
+			t.Errorf("a decision that is said once more leaves the branch %s", got)
+		}
+	})
+}
