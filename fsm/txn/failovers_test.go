@@ -120,9 +120,10 @@ func (s *stats) report(t *testing.T, took time.Duration) {
 	t.Helper()
 	t.Logf("%d failovers in %s (%.0f a second); %d transactions begun, %d committed and %d aborted; %d answers checked, %d unknown; "+
 		"%d messages came late, %d entries of deposed leaders reached the log, %d of leaders were not taken; %d stagings refused, %d transactions forgotten, "+
-		"%d damaged by hand, %d branches left to an operator",
+		"%d damaged, %d branches left to an operator; %d restores lost %d decisions, operators made %d",
 		s.failovers, took.Round(time.Millisecond), float64(s.failovers)/took.Seconds(), s.transactions, s.committed, s.aborted,
-		s.answers, s.unknown, s.late, s.misplaced, s.bounced, s.refused, s.forgotten, s.damaged, s.left)
+		s.answers, s.unknown, s.late, s.misplaced, s.bounced, s.refused, s.forgotten, s.damaged, s.left,
+		s.restores, s.lost, s.words)
 	for _, step := range append([]string{"any moment"}, steps...) {
 		t.Logf("%8d leaders fell when %s", s.falls[step], step)
 		if s.failovers >= 1000 && s.falls[step] < s.failovers/200 {
@@ -131,6 +132,9 @@ func (s *stats) report(t *testing.T, took time.Duration) {
 	}
 	if s.committed < s.transactions/10 || s.aborted < s.transactions/10 || s.misplaced == 0 || s.late == 0 {
 		t.Error("too little of one kind has happened to prove anything")
+	}
+	if s.failovers >= 10_000 && (s.lost == 0 || s.words == 0) {
+		t.Error("no restore has lost anything, or no operator decided what was lost")
 	}
 }
 

@@ -5,6 +5,7 @@ package txn_test
 import (
 	"bytes"
 	"cmp"
+	"maps"
 	"slices"
 
 	"github.com/decree-tx/decree/fsm/txn"
@@ -20,13 +21,11 @@ func (w *world) audit() {
 		w.violate("R10: %d transactions are not finished, among them %s, which is %s: %v",
 			len(w.open), w.name(id), w.states[id].State, txn.Pending(w.states[id]))
 	}
-	ids := make([]txn.TxID, 0, len(w.last))
-	for id := range w.last {
-		ids = append(ids, id)
-	}
-	slices.SortFunc(ids, func(a, b txn.TxID) int { return bytes.Compare(a[:], b[:]) })
-	for _, id := range ids {
-		tx := w.last[id]
+	for _, id := range w.allKnown() {
+		tx := w.truth(id)
+		if tx == nil || !tx.State.Decided() {
+			continue // lost before its decision, and nobody holds any of it
+		}
 		if tx.Decision() == txn.Commit {
 			w.stats.committed++
 		} else {
@@ -44,6 +43,13 @@ func (w *world) audit() {
 	}
 }
 
+// allKnown are the txids that the log has ever known, in order.
+func (w *world) allKnown() []txn.TxID {
+	known := maps.Clone(w.last)
+	maps.Copy(known, w.lost)
+	return slices.SortedFunc(maps.Keys(known), func(a, b txn.TxID) int { return bytes.Compare(a[:], b[:]) })
+}
+
 // carriedOut holds that a branch has done what was decided, on the content that was
 // decided about, or shows the damage. What a participant has forgotten, it has
 // forgotten by right.
@@ -57,6 +63,8 @@ func (w *world) carriedOut(tx *txn.Transaction, number int) {
 	}
 	record := r.records[k]
 	switch {
+	case w.confused(tx.ID):
+	case record.Status == participants.StatusUnknown && want == participants.StatusAborted && w.lost[tx.ID] != nil: // nobody was left to tell it
 	case b.Receipt.Heuristic(), b.Vote == txn.VoteReadOnly && tx.Decision() == txn.Commit:
 	case record.Status == participants.StatusUnknown && r.fence.Expired(tx.ID):
 		if tx.Decision() == txn.Commit && r.effects[k] != 1 {
@@ -85,8 +93,8 @@ func (r *resource) audit() {
 		return cmp.Or(bytes.Compare(a.txid[:], b.txid[:]), cmp.Compare(a.number, b.number))
 	})
 	for _, k := range done {
-		tx := r.w.last[k.txid]
-		if r.meddled[k] {
+		tx := r.w.truth(k.txid)
+		if r.meddled[k] || r.w.confused(k.txid) {
 			continue
 		}
 		decided := tx != nil && tx.Decision() == txn.Commit && tx.Branch(r.name) == k.number

@@ -43,6 +43,7 @@ func (w *world) nextPlan() {
 		twin := *p
 		if twin.interactive = false; w.often(300, 700) || p.interactive {
 			twin.branches = w.otherContent(p.branches)
+			w.disputed[p.id] = true
 		}
 		w.plans = append(w.plans, &twin)
 		w.after(w.upTo(think), twin.call)
@@ -61,7 +62,11 @@ func (w *world) nextPlan() {
 
 func (w *world) newPlan() *plan {
 	n := w.stats.transactions
-	id := idAt(w.now, uint64(n))
+	made := w.now
+	if w.perilous { // by a clock that is ahead, as far as a restore allows for
+		made = made.Add(time.Duration(w.rng.Int64N(int64(restoreSkew))))
+	}
+	id := idAt(made, uint64(n))
 	w.names[id] = fmt.Sprint("t", n)
 	p := &plan{
 		w: w, id: id, branches: w.newBranches(), interactive: w.chance(200),
@@ -146,6 +151,9 @@ func (p *plan) call() {
 func (p *plan) hear(a answer) {
 	w := p.w
 	switch {
+	case errors.Is(a.err, txn.ErrLost): // a person has to decide
+		w.after(shift, p.call)
+		return
 	case errors.Is(a.err, errUnknown) || errors.Is(a.err, errNotLeader):
 		w.stats.unknown++
 		if p.tries < 30 || w.calm {
@@ -230,6 +238,10 @@ func (w *world) told(id txn.TxID, a answer) {
 	if tx == nil || tx.Decision() != a.tx.Decision() || a.tx.Decision() == txn.Undecided {
 		w.violate("R2: of %s somebody was told %s, and the log says %s", w.name(id), a.tx.Decision(), stateOf(tx))
 	}
+	if before := w.heard[id]; before != txn.Undecided && before != a.tx.Decision() {
+		w.violate("R15: of %s somebody was told %s, and was told %s before", w.name(id), a.tx.Decision(), before)
+	}
+	w.heard[id] = a.tx.Decision()
 	if !a.delivered {
 		return
 	}
@@ -245,6 +257,8 @@ func (l *leader) submit(s txn.Stage, until milestone, tell func(answer)) {
 	switch {
 	case l.over():
 		tell(answer{err: errNotLeader})
+	case l.inDoubt(known):
+		tell(answer{err: txn.ErrLost})
 	case d != nil && !d.Same(print), known != nil && !known.Tombstone() && known.Fingerprint != print:
 		tell(answer{err: errMismatch})
 	case d != nil:
@@ -295,6 +309,8 @@ func (l *leader) staged(id txn.TxID, tell func(answer), then func(*drive, *txn.T
 	switch {
 	case l.over():
 		tell(answer{err: errNotLeader})
+	case l.inDoubt(known), d == nil && known == nil && l.w.cluster.Lost(id):
+		tell(answer{err: txn.ErrLost})
 	case d != nil:
 		d.await(untilStaged, func(a answer) {
 			if a.err != nil {
@@ -324,7 +340,7 @@ func (l *leader) abort(id txn.TxID, tell func(answer)) {
 	why := txn.Reason{Code: txn.ReasonClient}
 	d, known := l.lookup(id)
 	switch {
-	case l.over():
+	case l.over(), l.inDoubt(known):
 	case d != nil:
 		l.carry(d, d.Withdraw(why), nil)
 		d.await(untilDecided, tell)
@@ -339,6 +355,7 @@ func (l *leader) abort(id txn.TxID, tell func(answer)) {
 func (l *leader) inquire(id txn.TxID, tell func(answer)) {
 	l.barrier(func() {
 		switch d, known := l.lookup(id); {
+		case l.inDoubt(known):
 		case known != nil:
 			tell(answer{tx: known, delivered: true})
 		case d != nil:

@@ -33,6 +33,7 @@ type leader struct {
 
 	drives   []*drive // all that it drives, in order of their beginning
 	stopped  []*drive
+	held     []*txn.Transaction // in doubt since before a restore
 	settling bool
 	inquests []func() // of callers that nobody answers if the leader goes
 }
@@ -95,6 +96,11 @@ func (l *leader) horizon(r *resource) txn.Time {
 			h = min(h, d.id.Time())
 		}
 	}
+	for _, tx := range l.held {
+		if tx.Branch(r.name) != 0 && l.inDoubt(l.view(tx.ID)) {
+			h = min(h, tx.ID.Time())
+		}
+	}
 	return h
 }
 
@@ -112,7 +118,11 @@ func (l *leader) over() bool { return l.dead || l.ended }
 // takeOver drives on whatever is unfinished (rule R13).
 func (l *leader) takeOver() {
 	for _, id := range slices.Clone(l.w.open) {
-		l.resume(l.w.states[id])
+		if tx := l.w.states[id]; l.inDoubt(tx) {
+			l.held = append(l.held, tx)
+		} else {
+			l.resume(tx)
+		}
 	}
 	for _, r := range l.w.resources {
 		if r.lists {
@@ -158,17 +168,20 @@ func (l *leader) find(id txn.TxID) *drive {
 	return nil
 }
 
-// lookup finds a transaction that is driven, or else finished, or neither.
+// lookup finds a transaction that is driven, or else finished or in doubt, or neither.
 func (l *leader) lookup(id txn.TxID) (*drive, *txn.Transaction) {
 	if d := l.find(id); d != nil {
 		return d, nil
 	}
 	tx := l.view(id)
-	if tx == nil || tx.State.Finished() {
+	if tx == nil || tx.State.Finished() || l.inDoubt(tx) {
 		return nil, tx
 	}
 	return l.resume(tx), nil
 }
+
+// inDoubt reports whether only an operator may decide a transaction that is known.
+func (l *leader) inDoubt(tx *txn.Transaction) bool { return tx != nil && l.w.cluster.Held(tx) }
 
 func (l *leader) resume(tx *txn.Transaction) *drive {
 	core, acts := txn.Resume(tx, l.clock())
@@ -430,7 +443,8 @@ func (w *world) mayLeave(id txn.TxID, kind txn.WorkKind, r *resource, number int
 		w.violate("R2: %s of %s leaves, which is %s", kind, w.name(id), stateOf(tx))
 	}
 	want := txn.AbortBranch
-	if tx.Decision() == txn.Commit && tx.Branch(r.name) == number && tx.Branches[number-1].Vote != txn.VoteReadOnly {
+	own := tx.Branch(r.name) == number && tx.Branches[number-1].Vote != txn.VoteReadOnly
+	if tx.Decision() == txn.Commit && (own || tx.Tombstone()) {
 		want = txn.CommitBranch
 	}
 	if kind != want {

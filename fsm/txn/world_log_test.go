@@ -78,7 +78,7 @@ func (w *world) collect() {
 		return
 	}
 	for id, tx := range w.states {
-		if tx.State.Finished() && tx.Damage() == txn.ReceiptNone && max(tx.Finished.At, id.Time()) < w.cluster.Horizon {
+		if tx.State.Finished() && !tx.Troubled() && max(tx.Finished.At, id.Time()) < w.cluster.Horizon {
 			delete(w.states, id)
 			w.stats.forgotten++
 		}
@@ -112,6 +112,14 @@ func (w *world) apply(at txn.At, c txn.Command) (*txn.Transaction, error) {
 	if prev != nil && prev.State.Decided() && next.Decision() != prev.Decision() {
 		w.violate("R1: %s was decided %s and became %s", w.name(id), prev.Decision(), next.Decision())
 	}
+	if prev != nil {
+		for i, b := range prev.Branches {
+			if b.Resolved != txn.Undecided && b.Resolved != next.Branches[i].Resolved {
+				w.violate("R10: an operator has said %s of branch %d of %s, and that has become %s", b.Resolved, i+1, w.name(id), next.Branches[i].Resolved)
+			}
+		}
+	}
+	w.mayFollow(prev, next, c)
 	w.put(prev, next)
 	return next, nil
 }
@@ -214,7 +222,7 @@ func (w *world) elect() {
 		return
 	}
 	wall := w.now
-	if !w.forgetful && w.chance(100) { // clocks are assumed to differ by less than the retention
+	if !w.forgetful && !w.perilous && w.chance(100) { // clocks are assumed to differ by less than the retention, or a restore's skew
 		wall = wall.Add(time.Duration(w.rng.Int64N(int64(2*time.Hour))) - time.Hour)
 	}
 	cluster, err := w.cluster.Lead(txn.Header{Epoch: w.term, Time: max(wall, w.cluster.Now)})

@@ -75,6 +75,9 @@ func (w *world) send(r *resource, op txn.WorkKind, b participants.Branch, back f
 func (r *resource) handle(op txn.WorkKind, b participants.Branch) (vote participants.Vote, err error) {
 	fence, err := r.fence.Admit(b)
 	if err != nil {
+		if b.Epoch == r.w.cluster.Epoch {
+			r.w.violate("R15: %s refuses epoch %d, in which the cluster is: it has heard of %d", r.name, b.Epoch, r.fence.Epoch)
+		}
 		return vote, err
 	}
 	if fence.Horizon > r.fence.Horizon {
@@ -101,7 +104,7 @@ func (r *resource) handle(op txn.WorkKind, b participants.Branch) (vote particip
 	if after := r.records[k].Status; after != before.Status {
 		r.w.say("%s: %s branch=%d %s -> %s", r.name, r.w.name(b.TxID), b.Number, before.Status, after)
 	}
-	if damage, ok := errors.AsType[*participants.Heuristic](err); ok && !r.meddled[k] {
+	if damage, ok := errors.AsType[*participants.Heuristic](err); ok && !r.meddled[k] && !r.w.mayMiss(k, damage) {
 		r.w.violate("R9: nobody meddled, and %s of %s ended in damage: %s", r.name, r.w.name(b.TxID), damage.Detail)
 	}
 	return vote, err

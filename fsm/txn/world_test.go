@@ -68,9 +68,17 @@ type world struct {
 	resources []*resource
 	plans     []*plan
 
+	// What was saved, and what the judge knows of what was lost (rule R15).
+	saved    []backup
+	restored txn.Time                      // when the last life began
+	lost     map[txn.TxID]*txn.Transaction // as they were, of what a restore has lost or left undecided
+	heard    map[txn.TxID]txn.Decision     // what somebody was told
+	disputed map[txn.TxID]bool             // used with several contents
+
 	// What this world is like, besides.
 	forgetful bool // finished transactions are forgotten soon
 	meddled   bool // somebody ends prepared branches by hand
+	perilous  bool // all nodes are lost now and then, and a backup restored
 	// contested: txids are often used twice, with other content for the same
 	// participants; branches often only read, messages are often late, and entries not
 	// taken.
@@ -88,6 +96,7 @@ type stats struct {
 	answers, unknown, late, misplaced int
 	refused, forgotten, damaged       int
 	bounced                           int
+	restores, lost, words             int            // decisions lost by restores, and of operators
 	left                              int            // prepared branches that an operator has to end: older than the horizon
 	falls                             map[string]int // by step
 }
@@ -106,6 +115,9 @@ func (s *stats) add(o stats) {
 	s.forgotten += o.forgotten
 	s.damaged += o.damaged
 	s.left += o.left
+	s.restores += o.restores
+	s.lost += o.lost
+	s.words += o.words
 	for k, n := range o.falls {
 		s.falls[k] += n
 	}
@@ -123,8 +135,11 @@ func newWorld(seed uint64, story io.Writer) *world {
 		states: map[txn.TxID]*txn.Transaction{},
 		last:   map[txn.TxID]*txn.Transaction{},
 		stats:  stats{falls: map[string]int{}},
+
+		lost: map[txn.TxID]*txn.Transaction{}, heard: map[txn.TxID]txn.Decision{}, disputed: map[txn.TxID]bool{},
 	}
 	w.forgetful, w.meddled, w.contested = w.rng.IntN(4) == 0, w.rng.IntN(4) == 0, w.rng.IntN(4) == 0
+	w.perilous = !w.meddled && w.rng.IntN(4) == 0
 	for i := range resources {
 		w.resources = append(w.resources, newResource(w, []string{"bank", "shop", "hotel"}[i]))
 	}
@@ -142,6 +157,13 @@ func (w *world) run(failovers int) {
 	w.elect()
 	for range clients {
 		w.after(w.upTo(think), w.nextPlan)
+	}
+	if w.perilous {
+		w.save()
+		w.after(w.upTo(lifespan), w.perish)
+	}
+	if w.perilous || w.meddled {
+		w.after(shift, w.operate)
 	}
 	for w.stats.failovers < failovers {
 		w.step()
