@@ -258,6 +258,7 @@ type memLog struct {
 	cluster      txn.Cluster
 	index        uint64
 	entries      map[string]int // written, by type of command
+	whileLooking func()         // where set, called by a look at a participant
 	// fate tells what becomes of a command; nil means that all is well.
 	fate    func(txn.Command) fate
 	barrier func() error // nil means that barriers pass
@@ -404,6 +405,9 @@ func (l *memLog) Open(yield func(*txn.Transaction) bool) {
 func (l *memLog) Participant(name string) (participants.Registration, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.whileLooking != nil {
+		l.whileLooking()
+	}
 	r, ok := l.participants[name]
 	return r, ok
 }

@@ -162,6 +162,10 @@ func (t *term) endOrphans(ctx context.Context, l *lane, orphans []branchName) er
 	for _, b := range orphans {
 		err := t.endOrphan(ctx, l, b)
 		switch {
+		case errors.Is(err, txn.ErrOtherGroup): // no leader of this cluster prepares such a one
+			t.logger.Error("a branch is prepared under this cluster's id for a transaction that is another group's; end it at the participant",
+				"txid", b.txid, "participant", l.name, "branch", b.number, "error", err)
+			continue
 		case errors.Is(err, txn.ErrExpired), errors.Is(err, txn.ErrLost):
 			unresolved = append(unresolved, b)
 			continue
@@ -204,6 +208,9 @@ func (t *term) suspects(participant string, prepared []participants.Branch) []br
 func (t *term) endOrphan(ctx context.Context, l *lane, b branchName) (err error) {
 	tx, known := t.view.Transaction(b.txid)
 	if !known {
+		if err := t.view.Cluster().CheckGroup(b.txid); err != nil {
+			return err
+		}
 		if t.view.Cluster().Lost(b.txid) {
 			return txn.ErrLost
 		}

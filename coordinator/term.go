@@ -122,6 +122,9 @@ func (t *term) admit(s txn.Stage, traceparent string) (d *drive, known *txn.Tran
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if d, known, err = t.lookup(s.ID); !errors.Is(err, txn.ErrUnknown) {
+		if errors.Is(err, txn.ErrOtherGroup) {
+			t.cfg.Meter.Refused(err)
+		}
 		if err = t.checkSame(d, known, s.Owner, print, err); err == nil && d != nil && traceparent != "" {
 			t.trace(d, traceparent)
 		}
@@ -176,7 +179,9 @@ func (t *term) admissible(s txn.Stage) error {
 			return err
 		}
 	}
-	return nil
+	// A cluster is told its group before its first participant, so that whoever has found
+	// a participant knows the group. Before that it may have been told just now.
+	return t.view.Cluster().CheckGroup(s.ID)
 }
 
 // checkID asks for cluster time of this moment only where that of the last entry
@@ -223,9 +228,14 @@ func (t *term) lookup(id txn.TxID) (*drive, *txn.Transaction, error) {
 	}
 }
 
-// unknown tells a txid that never was from one that may have been forgotten, or lost.
+// unknown tells a txid that never was from one that may have been forgotten, or lost, or
+// is another group's.
 func (t *term) unknown(id txn.TxID) error {
-	switch cluster := t.view.Cluster(); {
+	cluster := t.view.Cluster()
+	if err := cluster.CheckGroup(id); err != nil {
+		return err
+	}
+	switch {
 	case id.Time() < cluster.Horizon:
 		return fmt.Errorf("%w: %w", txn.ErrUnknown, txn.ErrExpired)
 	case cluster.Lost(id):

@@ -118,7 +118,7 @@ func (t *term) unresolved(found map[txn.TxID]*Unresolved, id txn.TxID) *Unresolv
 // presume.
 func (t *term) beyond(id txn.TxID) bool {
 	cluster := t.view.Cluster()
-	return cluster.Lost(id) || id.Time() < cluster.Horizon
+	return cluster.CheckGroup(id) == nil && (cluster.Lost(id) || id.Time() < cluster.Horizon)
 }
 
 func compareEvidence(a, b Evidence) int {
@@ -178,6 +178,9 @@ func (c *Coordinator) Evidence(ctx context.Context, id txn.TxID) (Unresolved, er
 	}
 	tx, known := t.view.Transaction(id)
 	if known && !t.view.Cluster().Held(tx) && !tx.Tombstone() || !known && !t.beyond(id) {
+		if err := t.view.Cluster().CheckGroup(id); err != nil {
+			return Unresolved{ID: id}, err
+		}
 		return Unresolved{ID: id, Transaction: tx}, txn.ErrNotLost
 	}
 	u := Unresolved{ID: id, Transaction: tx}

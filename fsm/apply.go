@@ -71,13 +71,13 @@ func (m *Machine) applyEntry(l *raft.Log, e Entry, out *Applied) (changed []*txn
 	m.stats.Bytes += uint64(len(l.Data))
 	m.stats.Commands += uint64(len(e.Commands))
 
-	at := txn.At{Cluster: cluster, Index: l.Index}
 	out.Results = make([]Result, len(e.Commands))
 	for i, c := range e.Commands {
 		r := &out.Results[i]
 		if r.Err = allows(m.state.level, NeededLevel(c), c); r.Err != nil {
 			continue // a leader proposes none; one that did must not split the nodes
 		}
+		at := txn.At{Cluster: m.state.cluster, Index: l.Index} // a command before this one may have set the group
 		var moved bool
 		if *r, moved = m.state.carryOut(at, c); moved {
 			changed = append(changed, r.Transaction)
@@ -191,6 +191,8 @@ func (s *state) administer(c Command) Result {
 	case RaiseLevel:
 		s.level = max(s.level, c.Level)
 		return Result{}
+	case SetGroup:
+		return Result{Err: s.setGroup(c.Group)}
 	default:
 		panic(fmt.Sprintf("fsm: no rule for a %T", c)) // the decoder knows no others
 	}

@@ -33,8 +33,8 @@ type Operator struct {
 
 // Audited is what an operator does, on the record: who, what and why. Where the log
 // carries it out itself, Command is what is done, in the same entry: a PutParticipant, a
-// DeleteParticipant, a txn.Arbitrate or a txn.Resolve. Otherwise, as for a change of the membership, the
-// record stands alone and is written before the action.
+// DeleteParticipant, a SetGroup, a txn.Arbitrate or a txn.Resolve. Otherwise, as for a change
+// of the membership, the record stands alone and is written before the action.
 //
 // The texts are the proposer's. None is made by the state machine, where two releases
 // would word it differently.
@@ -75,7 +75,7 @@ type Audit struct {
 // auditable are the commands that an Audited may hold.
 func auditable(c Command) bool {
 	switch c.(type) {
-	case nil, PutParticipant, DeleteParticipant, txn.Arbitrate, txn.Resolve:
+	case nil, PutParticipant, DeleteParticipant, SetGroup, txn.Arbitrate, txn.Resolve:
 		return true
 	}
 	return false

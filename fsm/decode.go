@@ -112,6 +112,8 @@ func commandFromProto(pb *fsmpb.Command) (Command, error) {
 		return named("collect", kind.Collect, collectFromProto)
 	case *fsmpb.Command_RaiseLevel:
 		return named("raise level", kind.RaiseLevel, raiseLevelFromProto)
+	case *fsmpb.Command_SetGroup:
+		return named("set group", kind.SetGroup, setGroupFromProto)
 	case *fsmpb.Command_Resolve:
 		return named("resolve", kind.Resolve, resolveFromProto)
 	case *fsmpb.Command_Audited:

@@ -51,6 +51,8 @@ func commandToProto(c Command) (*fsmpb.Command, error) {
 		return &fsmpb.Command{Kind: &fsmpb.Command_Collect{Collect: &fsmpb.Collect{Limit: number(c.Limit)}}}, nil
 	case RaiseLevel:
 		return &fsmpb.Command{Kind: &fsmpb.Command_RaiseLevel{RaiseLevel: &fsmpb.RaiseLevel{Level: uint32(c.Level)}}}, nil
+	case SetGroup:
+		return &fsmpb.Command{Kind: &fsmpb.Command_SetGroup{SetGroup: &fsmpb.SetGroup{Group: groupToProto(c.Group)}}}, nil
 	case Audited:
 		audited, err := auditedToProto(c)
 		return &fsmpb.Command{Kind: &fsmpb.Command_Audited{Audited: audited}}, err

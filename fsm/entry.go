@@ -52,7 +52,7 @@ type Entry struct {
 
 // Command is one of txn.Stage, txn.Enlist, txn.Prepare, txn.Decide, txn.Presume,
 // txn.Arbitrate, txn.Resolve, txn.Acknowledge, [Lead], [PutParticipant], [DeleteParticipant],
-// [Collect], [RaiseLevel] and [Audited], each as a value and not as a pointer.
+// [Collect], [RaiseLevel], [SetGroup] and [Audited], each as a value and not as a pointer.
 type Command any
 
 // Lead opens the epoch that its entry's header names; it stands alone in the

@@ -16,6 +16,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/decree-tx/decree/fsm/fsmpb"
+	"github.com/decree-tx/decree/fsm/group"
 	"github.com/decree-tx/decree/fsm/txn"
 )
 
@@ -49,6 +50,8 @@ func everyCommand() []Command {
 		Audited{Who: "ann", Action: "delete participant", Command: DeleteParticipant{Name: "bank"}},
 		txn.Resolve{ID: someID, Branch: 2, As: txn.Abort},
 		Audited{Who: "ann", Action: "resolve", Command: txn.Resolve{ID: someID, Branch: 1, As: txn.Commit}},
+		SetGroup{group.Group{Number: 2, Of: group.Slots}},
+		Audited{Who: "ann", Action: "set group", Command: SetGroup{group.Group{Number: 1, Of: 1}}},
 	}
 }
 
@@ -184,6 +187,9 @@ func TestBadCommandsAreNeverProposed(t *testing.T) {
 		"audited twice":       {Audited{Who: "ann", Action: "a", Command: Audited{Who: "bob", Action: "b"}}, "audited again"},
 		"audited nonsense":    {Audited{Who: "ann", Action: "a", Command: "no command"}, "no command"},
 		"audited, and wrong":  {Audited{Who: "ann", Action: "a", Command: DeleteParticipant{}}, "participant"},
+		"no group":            {SetGroup{}, "set group: no group"},
+		"group 4 of 3":        {SetGroup{group.Group{Number: 4, Of: 3}}, "group 4 of 3"},
+		"too many groups":     {SetGroup{group.Group{Number: 1, Of: group.Slots + 1}}, "want 1 to 1024"},
 		"collect less":        {Collect{Limit: -1}, "limit 4294967295"},
 		"too large":           {stage(txn.NewBranch("bank", make([]byte, MaxEntryBytes))), "at most"},
 	} {

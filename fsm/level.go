@@ -42,9 +42,11 @@ const (
 	LevelOwner Level = 5
 	// LevelResolve brings branches that an operator resolved: txn.Resolve.
 	LevelResolve Level = 6
+	// LevelGroup brings clusters that are one of several groups: SetGroup.
+	LevelGroup Level = 7
 
 	// Newest is this binary's.
-	Newest = LevelResolve
+	Newest = LevelGroup
 )
 
 // ErrLevel is wrapped where a command needs a higher level than the cluster has.
@@ -65,6 +67,8 @@ func NeededLevel(c Command) Level {
 		return LevelRestore
 	case txn.Resolve:
 		return LevelResolve
+	case SetGroup:
+		return LevelGroup
 	case Audited:
 		return max(LevelAudit, NeededLevel(c.Command))
 	case txn.Stage:

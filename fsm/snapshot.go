@@ -55,6 +55,8 @@ func (s *state) snapshot() *snapshot {
 
 			RestoredEpoch: s.cluster.Restored.Epoch,
 			RestoredUntil: int64(s.cluster.Restored.Until),
+
+			Group: groupToProto(s.cluster.Group),
 		},
 		participants: s.participants,
 		audits:       s.audits,
@@ -239,12 +241,15 @@ func (s *state) restoreHeader(h *fsmpb.Header) error {
 	s.clusterID, s.revision, s.index = h.Cluster, h.Revision, h.Index
 	s.level = Level(h.Version)
 	if s.cluster.Epoch == 0 {
-		if s.cluster != (txn.Cluster{}) || s.clusterID != "" {
-			return fmt.Errorf("header: cluster time without an epoch")
+		if s.cluster != (txn.Cluster{}) || s.clusterID != "" || h.Group != nil {
+			return fmt.Errorf("header: cluster time, or a group, without an epoch")
 		}
 		return nil // taken before there was a leader
 	}
 	if err := s.restoreRestored(h); err != nil {
+		return fmt.Errorf("header: %w", err)
+	}
+	if err := s.restoreGroup(h.Group); err != nil {
 		return fmt.Errorf("header: %w", err)
 	}
 	header := txn.Header{Epoch: s.cluster.Epoch, Time: s.cluster.Now, Horizon: s.cluster.Horizon}

@@ -53,6 +53,9 @@ const (
 	reasonMalformedTxID       = "MALFORMED_TXID"
 	reasonExpired             = "TXID_EXPIRED"
 	reasonFuture              = "TXID_FUTURE"
+	reasonOtherGroup          = "TXID_OTHER_GROUP"
+	reasonGroupStays          = "GROUP_STAYS"
+	reasonTooLateForGroup     = "GROUP_TOO_LATE"
 	reasonLost                = "TXID_LOST"
 	reasonNotLost             = "TXID_NOT_LOST"
 	reasonReused              = "TXID_REUSED"
@@ -105,6 +108,7 @@ type refusal struct {
 // the one that says more.
 var refusals = [...]refusal{
 	{txn.ErrMalformedTxID, codes.InvalidArgument, reasonMalformedTxID},
+	{txn.ErrOtherGroup, codes.FailedPrecondition, reasonOtherGroup},
 	{txn.ErrExpired, codes.OutOfRange, reasonExpired},
 	{txn.ErrFuture, codes.OutOfRange, reasonFuture},
 	{txn.ErrLost, codes.FailedPrecondition, reasonLost},
@@ -127,6 +131,8 @@ var refusals = [...]refusal{
 	{coordinator.ErrUnknownParticipant, codes.NotFound, reasonUnknownParticipant},
 	{fsm.ErrUnknownParticipant, codes.NotFound, reasonUnknownParticipant},
 	{fsm.ErrParticipantInUse, codes.FailedPrecondition, reasonParticipantInUse},
+	{fsm.ErrGroupStays, codes.FailedPrecondition, reasonGroupStays},
+	{fsm.ErrTooLateForGroup, codes.FailedPrecondition, reasonTooLateForGroup},
 	{fsm.ErrNoCluster, codes.FailedPrecondition, reasonInvalidRequest},
 	{fsm.ErrTooManyParticipants, codes.FailedPrecondition, reasonInvalidRequest},
 	{fsm.ErrLagged, codes.Aborted, reasonWatchLagged},

@@ -171,6 +171,8 @@ func hintFor(err error) string {
 		return "decree tx list --unfinished --participant NAME shows what touches it"
 	case errors.Is(err, client.ErrFuture):
 		return "the txid was made by a clock that is ahead of the cluster's: compare date here with decree doctor there"
+	case errors.Is(err, client.ErrOtherGroup):
+		return "each cluster runs the transactions of its group only: say --endpoints of the other's; decree cluster status shows which group a cluster is"
 	case errors.Is(err, client.ErrNodeUnreachable):
 		return "is the node started with --join, and is its --raft-addr reachable from the leader?"
 	case errors.Is(err, client.ErrWatchLagged):

@@ -121,6 +121,7 @@ type Command struct {
 	//	*Command_Arbitrate
 	//	*Command_Audited
 	//	*Command_Resolve
+	//	*Command_SetGroup
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -289,6 +290,15 @@ func (x *Command) GetResolve() *Resolve {
 	return nil
 }
 
+func (x *Command) GetSetGroup() *SetGroup {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_SetGroup); ok {
+			return x.SetGroup
+		}
+	}
+	return nil
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -349,6 +359,10 @@ type Command_Resolve struct {
 	Resolve *Resolve `protobuf:"bytes,15,opt,name=resolve,proto3,oneof"` // from version 6
 }
 
+type Command_SetGroup struct {
+	SetGroup *SetGroup `protobuf:"bytes,16,opt,name=set_group,json=setGroup,proto3,oneof"` // from version 7
+}
+
 func (*Command_Lead) isCommand_Kind() {}
 
 func (*Command_Stage) isCommand_Kind() {}
@@ -376,6 +390,8 @@ func (*Command_Arbitrate) isCommand_Kind() {}
 func (*Command_Audited) isCommand_Kind() {}
 
 func (*Command_Resolve) isCommand_Kind() {}
+
+func (*Command_SetGroup) isCommand_Kind() {}
 
 type Lead struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1210,6 +1226,103 @@ func (x *RaiseLevel) GetLevel() uint32 {
 	return 0
 }
 
+// SetGroup makes the cluster one of several that share out the txids; see package group.
+type SetGroup struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Group         *Group                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetGroup) Reset() {
+	*x = SetGroup{}
+	mi := &file_fsmpb_fsm_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetGroup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetGroup) ProtoMessage() {}
+
+func (x *SetGroup) ProtoReflect() protoreflect.Message {
+	mi := &file_fsmpb_fsm_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetGroup.ProtoReflect.Descriptor instead.
+func (*SetGroup) Descriptor() ([]byte, []int) {
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *SetGroup) GetGroup() *Group {
+	if x != nil {
+		return x.Group
+	}
+	return nil
+}
+
+type Group struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Number        uint32                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"` // from 1
+	Of            uint32                 `protobuf:"varint,2,opt,name=of,proto3" json:"of,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Group) Reset() {
+	*x = Group{}
+	mi := &file_fsmpb_fsm_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Group) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Group) ProtoMessage() {}
+
+func (x *Group) ProtoReflect() protoreflect.Message {
+	mi := &file_fsmpb_fsm_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Group.ProtoReflect.Descriptor instead.
+func (*Group) Descriptor() ([]byte, []int) {
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Group) GetNumber() uint32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Group) GetOf() uint32 {
+	if x != nil {
+		return x.Of
+	}
+	return 0
+}
+
 // Audited is an operator's action on the record; the command is there where the log
 // carries it out itself.
 type Audited struct {
@@ -1226,7 +1339,7 @@ type Audited struct {
 
 func (x *Audited) Reset() {
 	*x = Audited{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[17]
+	mi := &file_fsmpb_fsm_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1238,7 +1351,7 @@ func (x *Audited) String() string {
 func (*Audited) ProtoMessage() {}
 
 func (x *Audited) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[17]
+	mi := &file_fsmpb_fsm_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1251,7 +1364,7 @@ func (x *Audited) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Audited.ProtoReflect.Descriptor instead.
 func (*Audited) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{17}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Audited) GetWho() string {
@@ -1311,7 +1424,7 @@ type Branch struct {
 
 func (x *Branch) Reset() {
 	*x = Branch{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[18]
+	mi := &file_fsmpb_fsm_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1323,7 +1436,7 @@ func (x *Branch) String() string {
 func (*Branch) ProtoMessage() {}
 
 func (x *Branch) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[18]
+	mi := &file_fsmpb_fsm_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1336,7 +1449,7 @@ func (x *Branch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Branch.ProtoReflect.Descriptor instead.
 func (*Branch) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{18}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Branch) GetParticipant() string {
@@ -1399,7 +1512,7 @@ type Reason struct {
 
 func (x *Reason) Reset() {
 	*x = Reason{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[19]
+	mi := &file_fsmpb_fsm_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1411,7 +1524,7 @@ func (x *Reason) String() string {
 func (*Reason) ProtoMessage() {}
 
 func (x *Reason) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[19]
+	mi := &file_fsmpb_fsm_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1424,7 +1537,7 @@ func (x *Reason) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reason.ProtoReflect.Descriptor instead.
 func (*Reason) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{19}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Reason) GetCode() uint32 {
@@ -1459,7 +1572,7 @@ type Stamp struct {
 
 func (x *Stamp) Reset() {
 	*x = Stamp{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[20]
+	mi := &file_fsmpb_fsm_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1471,7 +1584,7 @@ func (x *Stamp) String() string {
 func (*Stamp) ProtoMessage() {}
 
 func (x *Stamp) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[20]
+	mi := &file_fsmpb_fsm_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1484,7 +1597,7 @@ func (x *Stamp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stamp.ProtoReflect.Descriptor instead.
 func (*Stamp) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{20}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Stamp) GetIndex() uint64 {
@@ -1527,7 +1640,7 @@ type Transaction struct {
 
 func (x *Transaction) Reset() {
 	*x = Transaction{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[21]
+	mi := &file_fsmpb_fsm_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1539,7 +1652,7 @@ func (x *Transaction) String() string {
 func (*Transaction) ProtoMessage() {}
 
 func (x *Transaction) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[21]
+	mi := &file_fsmpb_fsm_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1552,7 +1665,7 @@ func (x *Transaction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Transaction.ProtoReflect.Descriptor instead.
 func (*Transaction) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{21}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Transaction) GetTxid() []byte {
@@ -1645,7 +1758,7 @@ type Participant struct {
 
 func (x *Participant) Reset() {
 	*x = Participant{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[22]
+	mi := &file_fsmpb_fsm_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1657,7 +1770,7 @@ func (x *Participant) String() string {
 func (*Participant) ProtoMessage() {}
 
 func (x *Participant) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[22]
+	mi := &file_fsmpb_fsm_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1670,7 +1783,7 @@ func (x *Participant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Participant.ProtoReflect.Descriptor instead.
 func (*Participant) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{22}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Participant) GetName() string {
@@ -1727,7 +1840,7 @@ type Audit struct {
 
 func (x *Audit) Reset() {
 	*x = Audit{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[23]
+	mi := &file_fsmpb_fsm_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1739,7 +1852,7 @@ func (x *Audit) String() string {
 func (*Audit) ProtoMessage() {}
 
 func (x *Audit) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[23]
+	mi := &file_fsmpb_fsm_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1752,7 +1865,7 @@ func (x *Audit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Audit.ProtoReflect.Descriptor instead.
 func (*Audit) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{23}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Audit) GetNumber() uint64 {
@@ -1844,7 +1957,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[24]
+	mi := &file_fsmpb_fsm_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1856,7 +1969,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[24]
+	mi := &file_fsmpb_fsm_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1869,7 +1982,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{24}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Record) GetKind() isRecord_Kind {
@@ -1971,13 +2084,14 @@ type Header struct {
 	// the cluster time up to which txids that it does not know may have been decided.
 	RestoredEpoch uint64 `protobuf:"varint,10,opt,name=restored_epoch,json=restoredEpoch,proto3" json:"restored_epoch,omitempty"`
 	RestoredUntil int64  `protobuf:"varint,11,opt,name=restored_until,json=restoredUntil,proto3" json:"restored_until,omitempty"`
+	Group         *Group `protobuf:"bytes,12,opt,name=group,proto3" json:"group,omitempty"` // from version 7, where the cluster is one of several
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Header) Reset() {
 	*x = Header{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[25]
+	mi := &file_fsmpb_fsm_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1989,7 +2103,7 @@ func (x *Header) String() string {
 func (*Header) ProtoMessage() {}
 
 func (x *Header) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[25]
+	mi := &file_fsmpb_fsm_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2002,7 +2116,7 @@ func (x *Header) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Header.ProtoReflect.Descriptor instead.
 func (*Header) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{25}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Header) GetVersion() uint32 {
@@ -2068,6 +2182,13 @@ func (x *Header) GetRestoredUntil() int64 {
 	return 0
 }
 
+func (x *Header) GetGroup() *Group {
+	if x != nil {
+		return x.Group
+	}
+	return nil
+}
+
 type Trailer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Participants  uint64                 `protobuf:"varint,1,opt,name=participants,proto3" json:"participants,omitempty"`
@@ -2080,7 +2201,7 @@ type Trailer struct {
 
 func (x *Trailer) Reset() {
 	*x = Trailer{}
-	mi := &file_fsmpb_fsm_proto_msgTypes[26]
+	mi := &file_fsmpb_fsm_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2092,7 +2213,7 @@ func (x *Trailer) String() string {
 func (*Trailer) ProtoMessage() {}
 
 func (x *Trailer) ProtoReflect() protoreflect.Message {
-	mi := &file_fsmpb_fsm_proto_msgTypes[26]
+	mi := &file_fsmpb_fsm_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2105,7 +2226,7 @@ func (x *Trailer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trailer.ProtoReflect.Descriptor instead.
 func (*Trailer) Descriptor() ([]byte, []int) {
-	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{26}
+	return file_fsmpb_fsm_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Trailer) GetParticipants() uint64 {
@@ -2147,7 +2268,7 @@ const file_fsmpb_fsm_proto_rawDesc = "" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x12\n" +
 	"\x04time\x18\x03 \x01(\x03R\x04time\x12\x18\n" +
 	"\ahorizon\x18\x04 \x01(\x03R\ahorizon\x12/\n" +
-	"\bcommands\x18\x05 \x03(\v2\x13.decree.fsm.CommandR\bcommands\"\xfb\x05\n" +
+	"\bcommands\x18\x05 \x03(\v2\x13.decree.fsm.CommandR\bcommands\"\xb0\x06\n" +
 	"\aCommand\x12&\n" +
 	"\x04lead\x18\x01 \x01(\v2\x10.decree.fsm.LeadH\x00R\x04lead\x12)\n" +
 	"\x05stage\x18\x02 \x01(\v2\x11.decree.fsm.StageH\x00R\x05stage\x12,\n" +
@@ -2164,7 +2285,8 @@ const file_fsmpb_fsm_proto_rawDesc = "" +
 	"raiseLevel\x125\n" +
 	"\tarbitrate\x18\x0e \x01(\v2\x15.decree.fsm.ArbitrateH\x00R\tarbitrate\x12/\n" +
 	"\aaudited\x18\f \x01(\v2\x13.decree.fsm.AuditedH\x00R\aaudited\x12/\n" +
-	"\aresolve\x18\x0f \x01(\v2\x13.decree.fsm.ResolveH\x00R\aresolveB\x06\n" +
+	"\aresolve\x18\x0f \x01(\v2\x13.decree.fsm.ResolveH\x00R\aresolve\x123\n" +
+	"\tset_group\x18\x10 \x01(\v2\x14.decree.fsm.SetGroupH\x00R\bsetGroupB\x06\n" +
 	"\x04kind\"4\n" +
 	"\x04Lead\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
@@ -2218,7 +2340,12 @@ const file_fsmpb_fsm_proto_rawDesc = "" +
 	"\x05limit\x18\x01 \x01(\rR\x05limit\"\"\n" +
 	"\n" +
 	"RaiseLevel\x12\x14\n" +
-	"\x05level\x18\x01 \x01(\rR\x05level\"\xa4\x01\n" +
+	"\x05level\x18\x01 \x01(\rR\x05level\"3\n" +
+	"\bSetGroup\x12'\n" +
+	"\x05group\x18\x01 \x01(\v2\x11.decree.fsm.GroupR\x05group\"/\n" +
+	"\x05Group\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\rR\x06number\x12\x0e\n" +
+	"\x02of\x18\x02 \x01(\rR\x02of\"\xa4\x01\n" +
 	"\aAudited\x12\x10\n" +
 	"\x03who\x18\x01 \x01(\tR\x03who\x12\x16\n" +
 	"\x06action\x18\x02 \x01(\tR\x06action\x12\x16\n" +
@@ -2279,7 +2406,7 @@ const file_fsmpb_fsm_proto_rawDesc = "" +
 	"\vtransaction\x18\x03 \x01(\v2\x17.decree.fsm.TransactionH\x00R\vtransaction\x12/\n" +
 	"\atrailer\x18\x04 \x01(\v2\x13.decree.fsm.TrailerH\x00R\atrailer\x12)\n" +
 	"\x05audit\x18\x05 \x01(\v2\x11.decree.fsm.AuditH\x00R\x05auditB\x06\n" +
-	"\x04kind\"\x80\x02\n" +
+	"\x04kind\"\xa9\x02\n" +
 	"\x06Header\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x12\x14\n" +
@@ -2290,7 +2417,8 @@ const file_fsmpb_fsm_proto_rawDesc = "" +
 	"\x05index\x18\a \x01(\x04R\x05index\x12%\n" +
 	"\x0erestored_epoch\x18\n" +
 	" \x01(\x04R\rrestoredEpoch\x12%\n" +
-	"\x0erestored_until\x18\v \x01(\x03R\rrestoredUntil\"\x81\x01\n" +
+	"\x0erestored_until\x18\v \x01(\x03R\rrestoredUntil\x12'\n" +
+	"\x05group\x18\f \x01(\v2\x11.decree.fsm.GroupR\x05group\"\x81\x01\n" +
 	"\aTrailer\x12\"\n" +
 	"\fparticipants\x18\x01 \x01(\x04R\fparticipants\x12\"\n" +
 	"\ftransactions\x18\x02 \x01(\x04R\ftransactions\x12\x16\n" +
@@ -2309,7 +2437,7 @@ func file_fsmpb_fsm_proto_rawDescGZIP() []byte {
 	return file_fsmpb_fsm_proto_rawDescData
 }
 
-var file_fsmpb_fsm_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_fsmpb_fsm_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_fsmpb_fsm_proto_goTypes = []any{
 	(*Entry)(nil),             // 0: decree.fsm.Entry
 	(*Command)(nil),           // 1: decree.fsm.Command
@@ -2328,16 +2456,18 @@ var file_fsmpb_fsm_proto_goTypes = []any{
 	(*DeleteParticipant)(nil), // 14: decree.fsm.DeleteParticipant
 	(*Collect)(nil),           // 15: decree.fsm.Collect
 	(*RaiseLevel)(nil),        // 16: decree.fsm.RaiseLevel
-	(*Audited)(nil),           // 17: decree.fsm.Audited
-	(*Branch)(nil),            // 18: decree.fsm.Branch
-	(*Reason)(nil),            // 19: decree.fsm.Reason
-	(*Stamp)(nil),             // 20: decree.fsm.Stamp
-	(*Transaction)(nil),       // 21: decree.fsm.Transaction
-	(*Participant)(nil),       // 22: decree.fsm.Participant
-	(*Audit)(nil),             // 23: decree.fsm.Audit
-	(*Record)(nil),            // 24: decree.fsm.Record
-	(*Header)(nil),            // 25: decree.fsm.Header
-	(*Trailer)(nil),           // 26: decree.fsm.Trailer
+	(*SetGroup)(nil),          // 17: decree.fsm.SetGroup
+	(*Group)(nil),             // 18: decree.fsm.Group
+	(*Audited)(nil),           // 19: decree.fsm.Audited
+	(*Branch)(nil),            // 20: decree.fsm.Branch
+	(*Reason)(nil),            // 21: decree.fsm.Reason
+	(*Stamp)(nil),             // 22: decree.fsm.Stamp
+	(*Transaction)(nil),       // 23: decree.fsm.Transaction
+	(*Participant)(nil),       // 24: decree.fsm.Participant
+	(*Audit)(nil),             // 25: decree.fsm.Audit
+	(*Record)(nil),            // 26: decree.fsm.Record
+	(*Header)(nil),            // 27: decree.fsm.Header
+	(*Trailer)(nil),           // 28: decree.fsm.Trailer
 }
 var file_fsmpb_fsm_proto_depIdxs = []int32{
 	1,  // 0: decree.fsm.Entry.commands:type_name -> decree.fsm.Command
@@ -2353,30 +2483,33 @@ var file_fsmpb_fsm_proto_depIdxs = []int32{
 	15, // 10: decree.fsm.Command.collect:type_name -> decree.fsm.Collect
 	16, // 11: decree.fsm.Command.raise_level:type_name -> decree.fsm.RaiseLevel
 	9,  // 12: decree.fsm.Command.arbitrate:type_name -> decree.fsm.Arbitrate
-	17, // 13: decree.fsm.Command.audited:type_name -> decree.fsm.Audited
+	19, // 13: decree.fsm.Command.audited:type_name -> decree.fsm.Audited
 	11, // 14: decree.fsm.Command.resolve:type_name -> decree.fsm.Resolve
-	18, // 15: decree.fsm.Stage.branches:type_name -> decree.fsm.Branch
-	18, // 16: decree.fsm.Enlist.branch:type_name -> decree.fsm.Branch
-	6,  // 17: decree.fsm.Prepare.votes:type_name -> decree.fsm.BranchVote
-	19, // 18: decree.fsm.Decide.reason:type_name -> decree.fsm.Reason
-	18, // 19: decree.fsm.Decide.branches:type_name -> decree.fsm.Branch
-	12, // 20: decree.fsm.Acknowledge.receipts:type_name -> decree.fsm.BranchReceipt
-	1,  // 21: decree.fsm.Audited.command:type_name -> decree.fsm.Command
-	18, // 22: decree.fsm.Transaction.branches:type_name -> decree.fsm.Branch
-	19, // 23: decree.fsm.Transaction.reason:type_name -> decree.fsm.Reason
-	20, // 24: decree.fsm.Transaction.staged:type_name -> decree.fsm.Stamp
-	20, // 25: decree.fsm.Transaction.decided:type_name -> decree.fsm.Stamp
-	20, // 26: decree.fsm.Transaction.finished:type_name -> decree.fsm.Stamp
-	25, // 27: decree.fsm.Record.header:type_name -> decree.fsm.Header
-	22, // 28: decree.fsm.Record.participant:type_name -> decree.fsm.Participant
-	21, // 29: decree.fsm.Record.transaction:type_name -> decree.fsm.Transaction
-	26, // 30: decree.fsm.Record.trailer:type_name -> decree.fsm.Trailer
-	23, // 31: decree.fsm.Record.audit:type_name -> decree.fsm.Audit
-	32, // [32:32] is the sub-list for method output_type
-	32, // [32:32] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	17, // 15: decree.fsm.Command.set_group:type_name -> decree.fsm.SetGroup
+	20, // 16: decree.fsm.Stage.branches:type_name -> decree.fsm.Branch
+	20, // 17: decree.fsm.Enlist.branch:type_name -> decree.fsm.Branch
+	6,  // 18: decree.fsm.Prepare.votes:type_name -> decree.fsm.BranchVote
+	21, // 19: decree.fsm.Decide.reason:type_name -> decree.fsm.Reason
+	20, // 20: decree.fsm.Decide.branches:type_name -> decree.fsm.Branch
+	12, // 21: decree.fsm.Acknowledge.receipts:type_name -> decree.fsm.BranchReceipt
+	18, // 22: decree.fsm.SetGroup.group:type_name -> decree.fsm.Group
+	1,  // 23: decree.fsm.Audited.command:type_name -> decree.fsm.Command
+	20, // 24: decree.fsm.Transaction.branches:type_name -> decree.fsm.Branch
+	21, // 25: decree.fsm.Transaction.reason:type_name -> decree.fsm.Reason
+	22, // 26: decree.fsm.Transaction.staged:type_name -> decree.fsm.Stamp
+	22, // 27: decree.fsm.Transaction.decided:type_name -> decree.fsm.Stamp
+	22, // 28: decree.fsm.Transaction.finished:type_name -> decree.fsm.Stamp
+	27, // 29: decree.fsm.Record.header:type_name -> decree.fsm.Header
+	24, // 30: decree.fsm.Record.participant:type_name -> decree.fsm.Participant
+	23, // 31: decree.fsm.Record.transaction:type_name -> decree.fsm.Transaction
+	28, // 32: decree.fsm.Record.trailer:type_name -> decree.fsm.Trailer
+	25, // 33: decree.fsm.Record.audit:type_name -> decree.fsm.Audit
+	18, // 34: decree.fsm.Header.group:type_name -> decree.fsm.Group
+	35, // [35:35] is the sub-list for method output_type
+	35, // [35:35] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_fsmpb_fsm_proto_init() }
@@ -2399,8 +2532,9 @@ func file_fsmpb_fsm_proto_init() {
 		(*Command_Arbitrate)(nil),
 		(*Command_Audited)(nil),
 		(*Command_Resolve)(nil),
+		(*Command_SetGroup)(nil),
 	}
-	file_fsmpb_fsm_proto_msgTypes[24].OneofWrappers = []any{
+	file_fsmpb_fsm_proto_msgTypes[26].OneofWrappers = []any{
 		(*Record_Header)(nil),
 		(*Record_Participant)(nil),
 		(*Record_Transaction)(nil),
@@ -2413,7 +2547,7 @@ func file_fsmpb_fsm_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fsmpb_fsm_proto_rawDesc), len(file_fsmpb_fsm_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   27,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/decree-tx/decree/fsm/group"
 )
 
 // MaxSkew is how far a txid's time may lie ahead of cluster time: clients' clocks
@@ -28,6 +30,9 @@ var (
 	ErrSettled         = errors.New("the branch carried out the decision, or had nothing to carry out: there is nothing to be resolved")
 	ErrVotedTwice      = errors.New("a branch voted twice, and differently")
 	ErrAgainstVote     = errors.New("the decision goes against a replicated vote")
+	// ErrOtherGroup answers whatever would make a transaction of a txid that is another
+	// cluster's, or presume one aborted: nobody but that cluster may say what became of it.
+	ErrOtherGroup = errors.New("the transaction id belongs to another group")
 	// ErrLost answers whatever would decide a transaction whose decision may have been
 	// made before a restore, and lost by it: to presume anything could flip it.
 	ErrLost = errors.New("its outcome may have been lost when the cluster was restored, and an operator must resolve it (decree tx decide)")
@@ -40,6 +45,8 @@ type Cluster struct {
 	Epoch   uint64 // the Raft term of the leader that may drive (rule R3)
 	Now     Time   // cluster time; never goes back
 	Horizon Time   // txids before it are expired; never goes back
+
+	Group group.Group // which txids are the cluster's; once told it never changes
 
 	Restored Restored // where this state came out of a backup, or lost a majority
 }
@@ -111,11 +118,24 @@ func (c Cluster) Held(t *Transaction) bool {
 	return !t.State.Decided() && t.Staged.Epoch < c.Restored.Epoch
 }
 
-// CheckID tells whether a txid that the log does not know may be run: ErrExpired
-// before the horizon, ErrLost up to the time of a restore, ErrFuture past cluster time
+// CheckGroup wraps ErrOtherGroup where a txid is another cluster's: a group is a cluster
+// of its own, and what one says of another's transactions would be made up (R1, R6).
+func (c Cluster) CheckGroup(id TxID) error {
+	if c.Group.Takes(id) {
+		return nil
+	}
+	owner := group.Group{Number: group.Number(id, c.Group.Of), Of: c.Group.Of}
+	return fmt.Errorf("%w: %s, and this cluster is group %d; nothing was done, send it to the other", ErrOtherGroup, owner, c.Group.Number)
+}
+
+// CheckID tells whether a txid that the log does not know may be run: ErrOtherGroup
+// where another cluster runs it, ErrExpired before the horizon, ErrLost up to the time of a restore, ErrFuture past cluster time
 // plus [MaxSkew].
 func (c Cluster) CheckID(id TxID) error {
 	if err := id.Validate(); err != nil {
+		return err
+	}
+	if err := c.CheckGroup(id); err != nil {
 		return err
 	}
 	if id.Time() < c.Horizon {

@@ -29,6 +29,11 @@ func Step(at At, t *Transaction, c Command) (*Transaction, []Work, error) {
 }
 
 func step(at At, t *Transaction, c Command) (*Transaction, error) {
+	if t == nil {
+		if err := at.CheckGroup(c.Transaction()); err != nil {
+			return nil, err // whatever it is: here no transaction begins of it
+		}
+	}
 	switch c := c.(type) {
 	case Stage:
 		return stage(at, t, c)

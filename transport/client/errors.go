@@ -31,6 +31,9 @@ const (
 	ErrMalformedTxID  = Reason("MALFORMED_TXID")
 	ErrExpired        = Reason("TXID_EXPIRED") // too old to be run, or to be told about
 	ErrFuture         = Reason("TXID_FUTURE")  // a clock is wrong
+	// ErrOtherGroup answers a txid that is another cluster's, of several that share out
+	// the txids: the message says whose. Nothing was done; see [Groups].
+	ErrOtherGroup = Reason("TXID_OTHER_GROUP")
 	// ErrLost answers a txid of before a restore that may have run: nobody knows its
 	// outcome, it is not run again, and an operator must resolve it.
 	ErrLost             = Reason("TXID_LOST")
@@ -60,6 +63,9 @@ const (
 	ErrLevel              = Reason("CLUSTER_LEVEL") // not all nodes are upgraded to what this needs
 	ErrNodeUnreachable    = Reason("NODE_UNREACHABLE")
 	ErrLastVoter          = Reason("LAST_VOTER")
+
+	ErrGroupStays      = Reason("GROUP_STAYS")    // the cluster was told another group before
+	ErrTooLateForGroup = Reason("GROUP_TOO_LATE") // the cluster has had participants or transactions
 
 	ErrUnauthenticated = Reason("UNAUTHENTICATED")   // the node does not know who calls
 	ErrDenied          = Reason("PERMISSION_DENIED") // the caller's role may not

@@ -134,6 +134,7 @@ var refusals = []struct {
 }{
 	{txn.ErrExpired, "expired"},
 	{txn.ErrFuture, "future"},
+	{txn.ErrOtherGroup, "other-group"},
 	{coordinator.ErrUnknownParticipant, "unknown-participant"},
 }
 
