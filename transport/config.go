@@ -12,6 +12,7 @@ import (
 	"github.com/decree-tx/decree/cluster"
 	"github.com/decree-tx/decree/coordinator"
 	"github.com/decree-tx/decree/fsm"
+	"github.com/decree-tx/decree/fsm/group"
 	"github.com/decree-tx/decree/fsm/txn"
 	"github.com/decree-tx/decree/participants"
 )
@@ -54,13 +55,14 @@ type Node interface {
 // Registrar changes the registry of participants, on the leader, and puts what operators
 // do on the record: of the registry's changes it does so by itself. The changes are
 // idempotent. The errors wrap coordinator.ErrNotLeader or
-// coordinator.ErrOutcomeUnknown, or are the state machine's refusals,
-// fsm.ErrUnknownParticipant and fsm.ErrParticipantInUse, or are
+// coordinator.ErrOutcomeUnknown, or are the state machine's refusals, such as
+// fsm.ErrUnknownParticipant, fsm.ErrParticipantInUse and fsm.ErrGroupStays, or are
 // participants.ErrUnfit.
 type Registrar interface {
 	PutParticipant(ctx context.Context, by fsm.Operator, r participants.Registration) (participants.Registration, error)
 	DeleteParticipant(ctx context.Context, by fsm.Operator, name string) error
 	Resolve(ctx context.Context, by fsm.Operator, word txn.Resolve) (*txn.Transaction, error)
+	SetGroup(ctx context.Context, by fsm.Operator, g group.Group) error
 	Note(ctx context.Context, by fsm.Operator, action, target, detail string) error
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/decree-tx/decree/cluster"
 	"github.com/decree-tx/decree/coordinator"
 	"github.com/decree-tx/decree/fsm"
+	"github.com/decree-tx/decree/fsm/group"
 	"github.com/decree-tx/decree/fsm/txn"
 	"github.com/decree-tx/decree/participants"
 	decreev1 "github.com/decree-tx/decree/transport/api/decree/v1"
@@ -283,6 +284,10 @@ func (r *fakeRegistrar) Note(_ context.Context, by fsm.Operator, action, target,
 	return r.note
 }
 
+func (r *fakeRegistrar) SetGroup(context.Context, fsm.Operator, group.Group) error {
+	return coordinator.ErrNotLeader
+}
+
 func (r *fakeRegistrar) Resolve(context.Context, fsm.Operator, txn.Resolve) (*txn.Transaction, error) {
 	return nil, txn.ErrUnknown
 }
@@ -469,7 +474,7 @@ func (l *testLog) register(names ...string) {
 
 func txid(t *testing.T) txn.TxID {
 	t.Helper()
-	id, err := newTxID()
+	id, err := newTxID(group.Group{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -47,6 +47,7 @@ func (s *Server) status() *decreev1.StatusResponse {
 		DiskLow:      st.Disk.Low,
 		Level:        uint32(m.Level()),
 		NewestLevel:  uint32(fsm.Newest),
+		Group:        groupMessage(now.Group),
 	}
 	for _, n := range st.Members {
 		answer.Nodes = append(answer.Nodes, &decreev1.Node{

@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/decree-tx/decree/coordinator"
+	"github.com/decree-tx/decree/fsm/group"
 	"github.com/decree-tx/decree/fsm/txn"
 	decreev1 "github.com/decree-tx/decree/transport/api/decree/v1"
 )
@@ -32,13 +33,18 @@ func (e invalidError) err() error {
 }
 
 // newTxID makes a txid for a request without one. The node that the client talks
-// to makes it, before it forwards, so that its own retries are the same run.
-func newTxID() (txn.TxID, error) {
-	id, err := uuid.NewV7()
-	if err != nil {
-		return txn.TxID{}, fmt.Errorf("make a txid: %w", err)
+// to makes it, before it forwards, so that its own retries are the same run. It is one of
+// the group's: of n groups, n draws on average.
+func newTxID(g group.Group) (txn.TxID, error) {
+	for {
+		id, err := uuid.NewV7()
+		if err != nil {
+			return txn.TxID{}, fmt.Errorf("make a txid: %w", err)
+		}
+		if g.Takes(id) {
+			return txn.TxID(id), nil
+		}
 	}
-	return txn.TxID(id), nil
 }
 
 func parseTxID(s string, bad *invalidError) txn.TxID {

@@ -59,6 +59,7 @@ var rights = map[string]roles{
 	decreev1.Cluster_AddNode_FullMethodName:            operators,
 	decreev1.Cluster_RemoveNode_FullMethodName:         operators,
 	decreev1.Cluster_TransferLeadership_FullMethodName: operators,
+	decreev1.Groups_SetGroup_FullMethodName:            operators,
 
 	decreev1.Operations_ListAudit_FullMethodName:     watchmen,
 	decreev1.Operations_ExamineBranch_FullMethodName: operators,

@@ -193,6 +193,7 @@ var may = map[string]string{
 	"decree.v1.Cluster/AddNode":            "o",
 	"decree.v1.Cluster/RemoveNode":         "o",
 	"decree.v1.Cluster/TransferLeadership": "o",
+	"decree.v1.Groups/SetGroup":            "o",
 
 	"decree.v1.Snapshots/Save":            "o",
 	"decree.v1.Unresolved/ListUnresolved": "o",

@@ -133,6 +133,7 @@ func (s *Server) newGRPC() *grpc.Server {
 	decreev1.RegisterOperationsServer(g, &operations{Server: s})
 	decreev1.RegisterSnapshotsServer(g, newSnapshots(s))
 	decreev1.RegisterUnresolvedServer(g, &unresolved{Server: s})
+	decreev1.RegisterGroupsServer(g, &groups{Server: s})
 	healthv1.RegisterHealthServer(g, s.health)
 	reflection.Register(g)
 	return g

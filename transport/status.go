@@ -234,6 +234,10 @@ func detailed(code codes.Code, reason string, err error, txid string) *status.St
 	if txid != "" {
 		info.Metadata = map[string]string{metadataTxID: strings.ToValidUTF8(txid, "�")}
 	}
+	var elsewhere *txn.GroupError
+	if errors.As(err, &elsewhere) {
+		noteGroup(info, elsewhere.Asked)
+	}
 	details := []protoadapt.MessageV1{protoadapt.MessageV1Of(info)}
 	if wait := retryAfter(reason, err); wait > 0 {
 		details = append(details, protoadapt.MessageV1Of(&errdetails.RetryInfo{RetryDelay: durationpb.New(wait)}))

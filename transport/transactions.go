@@ -57,7 +57,7 @@ func newSubmitting(s *transactions) *submitting {
 // begin checks a request. One without a txid is given one.
 func (x *submitting) begin(req *decreev1.SubmitRequest, by coordinator.Caller) error {
 	if req.GetTxid() == "" {
-		id, err := newTxID()
+		id, err := newTxID(x.server.cfg.Machine.Cluster().Group)
 		if err != nil {
 			return err
 		}
@@ -163,7 +163,7 @@ func (s *Server) applied(ctx context.Context, id txn.TxID) (coordinator.Result, 
 // Begin implements the RPC.
 func (s *transactions) Begin(ctx context.Context, req *decreev1.BeginRequest) (*decreev1.BeginResponse, error) {
 	if req.GetTxid() == "" {
-		id, err := newTxID()
+		id, err := newTxID(s.cfg.Machine.Cluster().Group)
 		if err != nil {
 			return nil, refuse(err, "")
 		}

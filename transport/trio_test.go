@@ -51,6 +51,14 @@ type trio struct {
 
 func newTrio(t *testing.T) *trio {
 	t.Helper()
+	x := newEmptyTrio(t)
+	x.register()
+	return x
+}
+
+// newEmptyTrio is one without participants.
+func newEmptyTrio(t *testing.T) *trio {
+	t.Helper()
 	x := &trio{t: t, members: make(map[string]*member), fakes: participanttest.Fakes{
 		"a": participanttest.NewFake(), "b": participanttest.NewFake(),
 	}}
@@ -82,12 +90,16 @@ func newTrio(t *testing.T) *trio {
 	if x.client, err = client.New(cfg); err != nil {
 		t.Fatal(err)
 	}
+	return x
+}
+
+func (x *trio) register() {
+	x.t.Helper()
 	for name := range x.fakes {
 		if _, err := x.client.PutParticipant(x.ctx(), &decreev1.Participant{Name: name, Driver: "fake"}); err != nil {
-			t.Fatal(err)
+			x.t.Fatal(err)
 		}
 	}
-	return x
 }
 
 func (x *trio) start(id string) *member {

@@ -26,6 +26,7 @@ func (p *program) clusterCommand() *cobra.Command {
 	group.AddCommand(
 		p.clusterStatusCommand(),
 		p.recoverCommand(),
+		p.groupCommand(),
 		onRecord(&cobra.Command{
 			Use:     "add ID RAFT-ADDRESS",
 			Short:   "admit an empty node that was started with --join",
@@ -196,6 +197,7 @@ func (p *program) statusTables(best *decreev1.StatusResponse, views []nodeView) 
 	}
 	p.out.fields(
 		"cluster", best.GetCluster(),
+		"group", groupLine(best.GetGroup()),
 		"leader", leader,
 		"epoch", strconv.FormatUint(best.GetEpoch(), 10),
 		"transactions", strconv.FormatUint(best.GetUnfinished(), 10)+" unfinished, "+

@@ -221,6 +221,7 @@ func (p *program) drawFrame(now, before frame) []byte {
 	text := p.out.laidOutFields(
 		"time", shortTime(now.at),
 		"cluster", now.best.GetCluster(),
+		"group", groupLine(now.best.GetGroup()),
 		"leader", cmp.Or(now.best.GetLeader(), "none"),
 		"epoch", strconv.FormatUint(now.best.GetEpoch(), 10),
 		"decided", pulseText(now.leading().GetPulse()),

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -199,6 +200,8 @@ type inspection struct {
 	OldestSince *time.Time `json:"oldest_unfinished_since,omitempty"`
 	// Restored is the time up to which outcomes were lost by an earlier restore.
 	Restored *time.Time `json:"restored_until,omitempty"`
+	// Group is the cluster's, of several; empty where it takes every txid.
+	Group string `json:"group,omitempty"`
 }
 
 func inspect(r *backup.Reader, m *fsm.Machine) inspection {
@@ -206,6 +209,7 @@ func inspect(r *backup.Reader, m *fsm.Machine) inspection {
 	i := inspection{
 		Header: r.Header, End: r.End(),
 		Transactions: stats.Retained, Unfinished: stats.Unfinished, Damaged: stats.Damaged, States: states(m),
+		Group: m.Cluster().Group.String(),
 	}
 	for _, participant := range m.Participants() {
 		i.Participants = append(i.Participants, participant.Name+" ("+participant.Driver+")")
@@ -252,6 +256,7 @@ func (p *program) inspected(i inspection) {
 	}
 	p.out.fields(
 		"cluster", i.Cluster,
+		"group", strings.TrimPrefix(i.Group, "group "),
 		"saved", shortTime(i.Saved)+" from "+i.Node+", decree "+i.Version,
 		"state of", "entry "+strconv.FormatUint(i.Index, 10)+", epoch "+strconv.FormatUint(i.Epoch, 10)+", "+shortTime(i.Time),
 		"restored", restored,

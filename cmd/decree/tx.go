@@ -120,14 +120,7 @@ func (p *program) beginCommand() *cobra.Command {
 		Example: "  txid=$(decree tx begin -q)\n  decree tx enlist $txid --branch bank-a=@debit.json\n  decree tx commit $txid",
 		Args:    cobra.NoArgs,
 		RunE: p.connected(func(ctx context.Context, c *client.Client, _ []string) error {
-			if txid == "" {
-				made, err := client.NewTxID()
-				if err != nil {
-					return err
-				}
-				txid = made
-			}
-			tx, err := c.BeginAs(ctx, txid, timeout)
+			tx, err := begin(ctx, c, txid, timeout)
 			if err != nil {
 				return err
 			}
@@ -146,6 +139,14 @@ func (p *program) beginCommand() *cobra.Command {
 	cmd.Flags().DurationVar(&timeout, "timeout", 0, "abort unless decided by then (default the server's, 1m)")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "print the txid only")
 	return cmd
+}
+
+// begin has the client make the txid where there is none.
+func begin(ctx context.Context, c *client.Client, txid string, timeout time.Duration) (*client.Tx, error) {
+	if txid == "" {
+		return c.Begin(ctx, timeout)
+	}
+	return c.BeginAs(ctx, txid, timeout)
 }
 
 func (p *program) enlistCommand() *cobra.Command {

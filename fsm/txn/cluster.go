@@ -124,9 +124,21 @@ func (c Cluster) CheckGroup(id TxID) error {
 	if c.Group.Takes(id) {
 		return nil
 	}
-	owner := group.Group{Number: group.Number(id, c.Group.Of), Of: c.Group.Of}
-	return fmt.Errorf("%w: %s, and this cluster is group %d; nothing was done, send it to the other", ErrOtherGroup, owner, c.Group.Number)
+	return &GroupError{ID: id, Asked: c.Group}
 }
+
+// GroupError is ErrOtherGroup, with whose the txid is.
+type GroupError struct {
+	ID    TxID
+	Asked group.Group // the cluster that refuses it
+}
+
+func (e *GroupError) Error() string {
+	return fmt.Sprintf("%v: to group %d of %d, and this cluster is group %d; nothing was done here",
+		ErrOtherGroup, group.Number(e.ID, e.Asked.Of), e.Asked.Of, e.Asked.Number)
+}
+
+func (e *GroupError) Unwrap() error { return ErrOtherGroup }
 
 // CheckID tells whether a txid that the log does not know may be run: ErrOtherGroup
 // where another cluster runs it, ErrExpired before the horizon, ErrLost up to the time of a restore, ErrFuture past cluster time

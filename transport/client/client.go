@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync/atomic"
 
 	"github.com/google/uuid"
 	"google.golang.org/grpc"
@@ -47,6 +48,9 @@ func (c Config) Validate() error {
 // process is enough.
 type Client struct {
 	endpoints *endpoints // set once by New
+	// group is the cluster's, of several, once a refusal has told it: txids that the
+	// client makes are of it from then on.
+	group atomic.Pointer[Group]
 }
 
 // New makes a client. It does not wait for a connection. Close it when done.
@@ -87,14 +91,17 @@ func NewTxID() (string, error) {
 // ctx ends between decision and delivery, the Result is not Delivered. Give ctx a
 // deadline: without one, Submit waits for a cluster that is down.
 func (c *Client) Submit(ctx context.Context, t Transaction) (Result, error) {
-	req := &decreev1.SubmitRequest{Txid: text(t.TxID), Timeout: durationProto(t.Timeout), Wait: t.Wait.proto()}
-	if req.Txid == "" {
-		txid, err := NewTxID()
-		if err != nil {
-			return Result{}, err
-		}
-		req.Txid = txid
+	if t.TxID != "" {
+		return c.submitAs(ctx, t)
 	}
+	return underNewID(c, func(txid string) (Result, error) {
+		t.TxID = txid
+		return c.submitAs(ctx, t)
+	})
+}
+
+func (c *Client) submitAs(ctx context.Context, t Transaction) (Result, error) {
+	req := &decreev1.SubmitRequest{Txid: text(t.TxID), Timeout: durationProto(t.Timeout), Wait: t.Wait.proto()}
 	var err error
 	if req.Branches, err = protos(t.Branches); err != nil {
 		return Result{TxID: req.Txid}, err

@@ -89,6 +89,7 @@ type Error struct {
 	Code       codes.Code
 	Message    string
 	TxID       string        // where the call was about a transaction
+	Group      Group         // of the cluster that answered, with ErrOtherGroup
 	RetryAfter time.Duration // when waiting helps
 	Violations []Violation   // of a request that is not well formed, all of them
 }
@@ -146,6 +147,7 @@ func fromStatus(err error) *Error {
 			if d.GetDomain() == errorDomain {
 				e.Reason = Reason(d.GetReason())
 				e.TxID = d.GetMetadata()["txid"]
+				e.Group = groupOf(d.GetMetadata())
 			}
 		case *errdetails.RetryInfo:
 			e.RetryAfter = d.GetRetryDelay().AsDuration()

@@ -85,6 +85,39 @@ func ExampleClient_Run() {
 	// Output: <nil>
 }
 
+// Three clusters share out the transactions. A client in the region of the second makes
+// txids of that one, and finds those of the others.
+func ExampleGroups() {
+	g, err := client.NewGroups(client.GroupsConfig{
+		Clusters: []client.Config{{Endpoints: demoGroup(1)}, {Endpoints: demoGroup(2)}, {Endpoints: demoGroup(3)}},
+		Near:     []int{2},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer g.Close()
+
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	r, err := g.Submit(ctx, client.Transaction{Branches: []client.Branch{client.Bytes("bank-a", []byte("debit"))}})
+	if err != nil {
+		log.Fatal(err) // refused, or *client.UnknownError: ask again with its txid
+	}
+	fmt.Println(r.Outcome)
+	// Output: committed
+}
+
+// demoGroup is a scripted cluster that is a group of three.
+func demoGroup(number int) []string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	n := &node{group: client.Group{Number: number, Of: 3}}
+	n.serve(l)
+	return []string{n.addr}
+}
+
 // demoCluster is a scripted node that commits everything.
 func demoCluster() []string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -24,11 +24,7 @@ type Tx struct {
 // Begin opens an interactive transaction, which aborts unless it is decided
 // within the timeout; 0 means the server's default.
 func (c *Client) Begin(ctx context.Context, timeout time.Duration) (*Tx, error) {
-	txid, err := NewTxID()
-	if err != nil {
-		return nil, err
-	}
-	return c.BeginAs(ctx, txid, timeout)
+	return underNewID(c, func(txid string) (*Tx, error) { return c.BeginAs(ctx, txid, timeout) })
 }
 
 // BeginAs is Begin under a txid of the caller's.

@@ -13,7 +13,7 @@ type reasonKey struct{}
 
 // Because makes operators' calls with the context say why they are made, for the audit
 // trail: at most 512 bytes. The calls are PutParticipant, DeleteParticipant, AddNode,
-// RemoveNode and TransferLeadership.
+// RemoveNode, TransferLeadership and SetGroup.
 func Because(ctx context.Context, reason string) context.Context {
 	return context.WithValue(ctx, reasonKey{}, reason)
 }

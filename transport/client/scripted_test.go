@@ -40,6 +40,10 @@ type node struct {
 	got      []*decreev1.SubmitRequest
 	streams  int // that were opened
 	streamed int // submissions that came by stream
+
+	group  client.Group
+	asked  int // for its status
+	behind int // so many answers more tell neither group nor leader
 }
 
 func (n *node) count() (streams, streamed int) {
@@ -247,6 +251,21 @@ func (p participantsOf) List(context.Context, *decreev1.ParticipantsListRequest)
 }
 
 type clusterOf struct{ *node }
+
+func (c clusterOf) Status(context.Context, *decreev1.StatusRequest) (*decreev1.StatusResponse, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.asked++
+	answer := &decreev1.StatusResponse{Node: "n1", Leader: "n1"}
+	if c.group != (client.Group{}) {
+		answer.Group = &decreev1.Group{Number: uint32(c.group.Number), Of: uint32(c.group.Of)}
+	}
+	if c.behind > 0 {
+		c.behind--
+		answer.Leader, answer.Group = "", nil
+	}
+	return answer, nil
+}
 
 // starter starts n nodes and a client of them all.
 type starter func(t *testing.T, n int) ([]*node, *client.Client)

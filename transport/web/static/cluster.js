@@ -17,7 +17,7 @@ export function cluster(main, signal) {
     if (!own) return;
     const leader = live.leader;
     const st = (leader ?? own).status;
-    show(told, h("code", {}, st.cluster), ` · epoch ${st.epoch} · cluster time ${day(time(st.cluster_time))} ${clock(time(st.cluster_time))}`);
+    show(told, h("code", {}, st.cluster), `${st.group ? ` · group ${st.group.number} of ${st.group.of}` : ""} · epoch ${st.epoch} · cluster time ${day(time(st.cluster_time))} ${clock(time(st.cluster_time))}`);
     const now = JSON.stringify(live.views);
     if (now === before) return;
     before = now;

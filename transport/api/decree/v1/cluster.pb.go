@@ -153,6 +153,7 @@ type StatusResponse struct {
 	// Operations that need more are refused until then.
 	Level         uint32 `protobuf:"varint,20,opt,name=level,proto3" json:"level,omitempty"`
 	NewestLevel   uint32 `protobuf:"varint,21,opt,name=newest_level,json=newestLevel,proto3" json:"newest_level,omitempty"` // that this node's binary reads
+	Group         *Group `protobuf:"bytes,22,opt,name=group,proto3" json:"group,omitempty"`                                 // unset where the cluster takes every txid
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -332,6 +333,13 @@ func (x *StatusResponse) GetNewestLevel() uint32 {
 		return x.NewestLevel
 	}
 	return 0
+}
+
+func (x *StatusResponse) GetGroup() *Group {
+	if x != nil {
+		return x.Group
+	}
+	return nil
 }
 
 type AddNodeRequest struct {
@@ -610,13 +618,13 @@ var File_decree_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_decree_v1_cluster_proto_rawDesc = "" +
 	"\n" +
-	"\x17decree/v1/cluster.proto\x12\tdecree.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"g\n" +
+	"\x17decree/v1/cluster.proto\x12\tdecree.v1\x1a\x16decree/v1/groups.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"g\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\fraft_address\x18\x02 \x01(\tR\vraftAddress\x12\x14\n" +
 	"\x05voter\x18\x03 \x01(\bR\x05voter\x12\x16\n" +
 	"\x06leader\x18\x04 \x01(\bR\x06leader\"\x0f\n" +
-	"\rStatusRequest\"\xae\x05\n" +
+	"\rStatusRequest\"\xd6\x05\n" +
 	"\x0eStatusResponse\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x16\n" +
@@ -643,7 +651,8 @@ const file_decree_v1_cluster_proto_rawDesc = "" +
 	"\ventry_bytes\x18\x13 \x01(\x04R\n" +
 	"entryBytes\x12\x14\n" +
 	"\x05level\x18\x14 \x01(\rR\x05level\x12!\n" +
-	"\fnewest_level\x18\x15 \x01(\rR\vnewestLevel\"[\n" +
+	"\fnewest_level\x18\x15 \x01(\rR\vnewestLevel\x12&\n" +
+	"\x05group\x18\x16 \x01(\v2\x10.decree.v1.GroupR\x05group\"[\n" +
 	"\x0eAddNodeRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\fraft_address\x18\x02 \x01(\tR\vraftAddress\x12\x16\n" +
@@ -688,24 +697,26 @@ var file_decree_v1_cluster_proto_goTypes = []any{
 	(*TransferLeadershipRequest)(nil),  // 7: decree.v1.TransferLeadershipRequest
 	(*TransferLeadershipResponse)(nil), // 8: decree.v1.TransferLeadershipResponse
 	(*timestamppb.Timestamp)(nil),      // 9: google.protobuf.Timestamp
+	(*Group)(nil),                      // 10: decree.v1.Group
 }
 var file_decree_v1_cluster_proto_depIdxs = []int32{
-	0, // 0: decree.v1.StatusResponse.nodes:type_name -> decree.v1.Node
-	9, // 1: decree.v1.StatusResponse.cluster_time:type_name -> google.protobuf.Timestamp
-	9, // 2: decree.v1.StatusResponse.horizon:type_name -> google.protobuf.Timestamp
-	1, // 3: decree.v1.Cluster.Status:input_type -> decree.v1.StatusRequest
-	3, // 4: decree.v1.Cluster.AddNode:input_type -> decree.v1.AddNodeRequest
-	5, // 5: decree.v1.Cluster.RemoveNode:input_type -> decree.v1.RemoveNodeRequest
-	7, // 6: decree.v1.Cluster.TransferLeadership:input_type -> decree.v1.TransferLeadershipRequest
-	2, // 7: decree.v1.Cluster.Status:output_type -> decree.v1.StatusResponse
-	4, // 8: decree.v1.Cluster.AddNode:output_type -> decree.v1.AddNodeResponse
-	6, // 9: decree.v1.Cluster.RemoveNode:output_type -> decree.v1.RemoveNodeResponse
-	8, // 10: decree.v1.Cluster.TransferLeadership:output_type -> decree.v1.TransferLeadershipResponse
-	7, // [7:11] is the sub-list for method output_type
-	3, // [3:7] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	0,  // 0: decree.v1.StatusResponse.nodes:type_name -> decree.v1.Node
+	9,  // 1: decree.v1.StatusResponse.cluster_time:type_name -> google.protobuf.Timestamp
+	9,  // 2: decree.v1.StatusResponse.horizon:type_name -> google.protobuf.Timestamp
+	10, // 3: decree.v1.StatusResponse.group:type_name -> decree.v1.Group
+	1,  // 4: decree.v1.Cluster.Status:input_type -> decree.v1.StatusRequest
+	3,  // 5: decree.v1.Cluster.AddNode:input_type -> decree.v1.AddNodeRequest
+	5,  // 6: decree.v1.Cluster.RemoveNode:input_type -> decree.v1.RemoveNodeRequest
+	7,  // 7: decree.v1.Cluster.TransferLeadership:input_type -> decree.v1.TransferLeadershipRequest
+	2,  // 8: decree.v1.Cluster.Status:output_type -> decree.v1.StatusResponse
+	4,  // 9: decree.v1.Cluster.AddNode:output_type -> decree.v1.AddNodeResponse
+	6,  // 10: decree.v1.Cluster.RemoveNode:output_type -> decree.v1.RemoveNodeResponse
+	8,  // 11: decree.v1.Cluster.TransferLeadership:output_type -> decree.v1.TransferLeadershipResponse
+	8,  // [8:12] is the sub-list for method output_type
+	4,  // [4:8] is the sub-list for method input_type
+	4,  // [4:4] is the sub-list for extension type_name
+	4,  // [4:4] is the sub-list for extension extendee
+	0,  // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_decree_v1_cluster_proto_init() }
@@ -713,6 +724,7 @@ func file_decree_v1_cluster_proto_init() {
 	if File_decree_v1_cluster_proto != nil {
 		return
 	}
+	file_decree_v1_groups_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
