@@ -37,8 +37,8 @@ const (
 	// lateness is how long the late one takes over a prepare.
 	lateness = 5 * time.Second
 	// lateShare of the waiting transactions are at the late one. They begin anew each
-	// time, which is load of its own; the others wait for good.
-	lateShare = 0.1
+	// time, which is load of its own, 20 a second for each 10,000; the others wait for good.
+	lateShare = 0.01
 	// callsPerClient is how many calls that wait go over one SDK client: fewer than a
 	// server takes on one connection.
 	callsPerClient = 500
