@@ -165,8 +165,9 @@ func (t *term) each(ctx context.Context, names []string, atOnce int, look func(s
 }
 
 // Evidence asks the participants what became of a transaction that is unresolved, or was
-// decided with its branches unknown, and answers txn.ErrNotLost for any other. It asks about the branches that are known, and
-// where none are, every participant about the first sixteen.
+// decided with its branches unknown, and answers txn.ErrNotLost for any other. It asks
+// about the branches that are known, and where none are, every participant about the first
+// sixteen.
 func (c *Coordinator) Evidence(ctx context.Context, id txn.TxID) (Unresolved, error) {
 	t, ctx, done, err := c.withinTerm(ctx)
 	if err != nil {

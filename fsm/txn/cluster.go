@@ -141,8 +141,8 @@ func (e *GroupError) Error() string {
 func (e *GroupError) Unwrap() error { return ErrOtherGroup }
 
 // CheckID tells whether a txid that the log does not know may be run: ErrOtherGroup
-// where another cluster runs it, ErrExpired before the horizon, ErrLost up to the time of a restore, ErrFuture past cluster time
-// plus [MaxSkew].
+// where another cluster runs it, ErrExpired before the horizon, ErrLost up to the time of a
+// restore, ErrFuture past cluster time plus [MaxSkew].
 func (c Cluster) CheckID(id TxID) error {
 	if err := id.Validate(); err != nil {
 		return err
