@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -213,6 +214,35 @@ func TestWhatWasReadStays(t *testing.T) {
 	if block, _ := pem.Decode(replaced.Key); strings.Contains(text, string(pem.EncodeToMemory(block))) || strings.Contains(text, "PRIVATE") {
 		t.Error("a key is in the log")
 	}
+}
+
+// TestOpenedBetweenTwoFiles starts in the middle of a rotation, and with a pair that never
+// fits.
+func TestOpenedBetweenTwoFiles(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAuthority(t)
+		files := a.issue(t, "node/n1")
+		old, err := certs.Read(files.Certificate, files.Key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.issue(t, "node/n1")
+		replaced, err := certs.Read(files.Certificate, files.Key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		put(t, files.Key, old.Key)
+		if _, err := certs.OpenNode(files, nil); err == nil || !strings.Contains(err.Error(), files.Key) {
+			t.Errorf("a pair that never fits: %v", err)
+		}
+		go func() {
+			time.Sleep(100 * time.Millisecond)
+			put(t, files.Key, replaced.Key)
+		}()
+		if _, err := certs.OpenNode(files, nil); err != nil {
+			t.Errorf("a pair whose key comes a moment later: %v", err)
+		}
+	})
 }
 
 func TestNodesNeedNodesCertificates(t *testing.T) {

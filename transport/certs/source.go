@@ -22,6 +22,10 @@ const (
 	// lookEvery paces looking at the files again where they are used, and by Watch: a
 	// rotation is in use seconds later, and a storm of handshakes does not read files.
 	lookEvery = 2 * time.Second
+	// openTries and openPause are how long a certificate and a key that do not fit may
+	// take to: of a rotation under way one is replaced before the other.
+	openTries = 10
+	openPause = 50 * time.Millisecond
 	// maxFile bounds a file in bytes: bundles of authorities fit.
 	maxFile = 1 << 20
 )
@@ -109,7 +113,12 @@ func open(files Files, log hclog.Logger, fit func(*held) error) (*Source, error)
 		return nil, errors.New("certificate and key: want both or neither")
 	}
 	s := &Source{files: files, log: log, fit: fit}
-	if err := s.Reload(); err != nil {
+	err := s.Reload()
+	for tries := 0; tries < openTries && errors.As(err, new(unfit)); tries++ {
+		time.Sleep(openPause)
+		err = s.Reload()
+	}
+	if err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -215,6 +224,11 @@ func (s *Source) Expiry() []Expiry {
 	return all
 }
 
+// unfit is the error of a certificate and a key that are no pair.
+type unfit struct{ error }
+
+func (u unfit) Unwrap() error { return u.error }
+
 // expires is when the holder's own certificate ends.
 func (h *held) expires() string {
 	if len(h.pair) == 0 {
@@ -265,7 +279,7 @@ func (f Files) parse(raw [3][]byte) (*held, error) {
 	if f.Certificate != "" {
 		pair, err := tls.X509KeyPair(raw[1], raw[2])
 		if err != nil {
-			return nil, fmt.Errorf("certificate %s and key %s: %w", f.Certificate, f.Key, err)
+			return nil, unfit{fmt.Errorf("certificate %s and key %s: %w", f.Certificate, f.Key, err)}
 		}
 		if now := time.Now(); now.After(pair.Leaf.NotAfter) {
 			return nil, fmt.Errorf("%s: expired on %s", f.Certificate, pair.Leaf.NotAfter.UTC().Format(time.RFC3339))
