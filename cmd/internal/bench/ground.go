@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/decree-tx/decree/cmd/internal/fleet"
+	"github.com/decree-tx/decree/cmd/internal/papers"
 	decreev1 "github.com/decree-tx/decree/transport/api/decree/v1"
 	"github.com/decree-tx/decree/transport/client"
 )
@@ -40,7 +41,7 @@ type ground struct {
 	ports    *ports
 	debug    map[string]string // where each process serves its profiles, by its name
 	clients  []*client.Client
-	security client.Security // of clients; none where the nodes speak plain text
+	papers   *papers.Papers // nil where the nodes speak plain text
 }
 
 // newGround starts nodes and participants, registers these, and waits until the leader
@@ -95,7 +96,7 @@ func ownDirectory(below string) (string, error) {
 // dial makes the SDK clients.
 func (g *ground) dial(endpoints []string, count int) error {
 	for range count {
-		c, err := client.New(client.Config{Endpoints: endpoints, Security: g.security})
+		c, err := client.New(client.Config{Endpoints: endpoints, Security: g.papers.Operator()})
 		if err != nil {
 			return err
 		}
@@ -160,21 +161,27 @@ func (g *ground) startNodes(cfg Config) error {
 		}
 		addresses = append(addresses, address)
 	}
-	var ids []string
-	for n := range cfg.Nodes {
-		ids = append(ids, fmt.Sprintf("n%d", n+1)) // as a fleet calls them
-	}
-	secured, err := g.issue(cfg, ids)
-	if err != nil {
+	if err := g.issue(cfg); err != nil {
 		return err
 	}
+	var err error
 	g.cluster, err = g.fleet.StartClusterWith(g.ports.fleet, fleet.Options{
 		Nodes: cfg.Nodes, Args: cfg.serverArgs(),
 		Env: func(id string) []string {
 			g.debug[id] = addresses[len(g.debug)]
-			return append(secured(id), "DECREE_OPERATOR_ADDR="+g.debug[id])
+			return append(g.papers.Node(id), "DECREE_OPERATOR_ADDR="+g.debug[id])
 		},
 	})
+	return err
+}
+
+// issue makes certificates for the nodes and the bench, where TLS is measured.
+func (g *ground) issue(cfg Config) (err error) {
+	if cfg.TLS {
+		g.papers, err = papers.New(papers.Config{
+			Dir: filepath.Join(g.fleet.Dir(), "certs"), Life: papers.Lasting, Nodes: fleet.NodeIDs(cfg.Nodes),
+		})
+	}
 	return err
 }
 
@@ -314,6 +321,7 @@ func (g *ground) close() error {
 	for _, c := range g.clients {
 		errs = append(errs, c.Close())
 	}
+	errs = append(errs, g.papers.Close()) // its directory goes with the fleet
 	if g.fleet != nil {
 		errs = append(errs, g.fleet.Close())
 	}

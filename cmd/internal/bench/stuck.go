@@ -145,7 +145,7 @@ func (b *bench) hold(ctx context.Context) (*holding, error) {
 	atLate := int(lateShare * float64(b.cfg.Stuck))
 	for n := range b.cfg.Stuck {
 		if n%callsPerClient == 0 {
-			c, err := client.New(client.Config{Endpoints: b.ground.cluster.Endpoints(), Security: b.ground.security})
+			c, err := client.New(client.Config{Endpoints: b.ground.cluster.Endpoints(), Security: b.ground.papers.Operator()})
 			if err != nil {
 				return h, errors.Join(err, h.release())
 			}

@@ -17,6 +17,7 @@ const Nodes = 3
 type Node struct {
 	*Process
 	Endpoint string // its gRPC address
+	HTTP     string // that of its gateway
 }
 
 // Cluster is the nodes, by their number.
@@ -118,19 +119,19 @@ func (f *Fleet) StartClusterWith(port Port, o Options) (Cluster, error) {
 	o = o.withDefaults(f.dir)
 	var peers, forwards []string
 	for n := 1; n <= o.Nodes; n++ {
-		raft, err := o.Front(nodeID(n), port.address(raftPorts, n))
+		raft, err := o.Front(NodeID(n), port.address(raftPorts, n))
 		if err != nil {
 			return nil, err
 		}
-		forward, err := o.Front(nodeID(n), port.address(grpcPorts, n))
+		forward, err := o.Front(NodeID(n), port.address(grpcPorts, n))
 		if err != nil {
 			return nil, err
 		}
-		peers, forwards = append(peers, nodeID(n)+"="+raft), append(forwards, forward)
+		peers, forwards = append(peers, NodeID(n)+"="+raft), append(forwards, forward)
 	}
 	var c Cluster
 	for n := 1; n <= o.Nodes; n++ {
-		id := nodeID(n)
+		id := NodeID(n)
 		args := []string{"server", "--node-id", id, "--data-dir", o.DataDir(id),
 			"--raft-addr", port.address(raftPorts, n), "--grpc-addr", port.address(grpcPorts, n),
 			"--grpc-advertise", forwards[n-1],
@@ -139,12 +140,22 @@ func (f *Fleet) StartClusterWith(port Port, o Options) (Cluster, error) {
 		if err != nil {
 			return c, err
 		}
-		c = append(c, &Node{p, port.address(grpcPorts, n)})
+		c = append(c, &Node{p, port.address(grpcPorts, n), port.address(httpPorts, n)})
 	}
 	return c, nil
 }
 
-func nodeID(n int) string { return fmt.Sprintf("n%d", n) }
+// NodeID is the id of a cluster's n-th node, from 1.
+func NodeID(n int) string { return fmt.Sprintf("n%d", n) }
+
+// NodeIDs are the ids of so many nodes.
+func NodeIDs(count int) []string {
+	var all []string
+	for n := 1; n <= count; n++ {
+		all = append(all, NodeID(n))
+	}
+	return all
+}
 
 // Endpoints are the nodes' gRPC addresses.
 func (c Cluster) Endpoints() []string {
