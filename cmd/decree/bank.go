@@ -5,16 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"os"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/decree-tx/decree/cmd/internal/bank"
 	"github.com/decree-tx/decree/cmd/internal/bankday"
-	"github.com/decree-tx/decree/cmd/internal/daemon"
 	"github.com/decree-tx/decree/cmd/internal/fleet"
 )
 
@@ -70,6 +67,7 @@ It needs the programs of both servers; scripts/test-databases.sh installs them.`
 	flags.DurationVar(&cfg.FaultEvery, "fault-every", 3*time.Second, "one fault in each `interval`, where there are faults")
 	flags.IntVar(&cfg.Failovers, "failovers", 0, "go on until so many were seen, in `number`; without --for, for as long as it takes")
 	flags.DurationVar(&cfg.Pace, "pace", 0, "begin an order in each `interval` at most; 0 is as fast as the workers are")
+	flags.BoolVar(&cfg.TLS, "tls", false, "have nodes, services and clients speak mutual TLS, with certificates that expire and are replaced all the while")
 	flags.StringVar(&cfg.Dir, "dir", "", "keep the nodes' data and logs in this `directory` (default: a temporary one, kept only when something is wrong)")
 	cmd.AddCommand(p.serveWalletCommand())
 	return cmd
@@ -101,24 +99,20 @@ func (p *program) bank(ctx context.Context, cfg bankday.Config) (err error) {
 
 // serveWalletCommand is the bank's gRPC service, in a process of its own.
 func (p *program) serveWalletCommand() *cobra.Command {
-	var listen, path string
+	var flags serving
+	var path string
 	cmd := &cobra.Command{
 		Use:    "wallet",
 		Short:  "serve the bank's wallet as a participant",
 		Hidden: true, // the bank starts it
 		Args:   cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			l, err := net.Listen("tcp", listen)
-			switch {
-			case errors.Is(err, syscall.EADDRINUSE):
-				return fmt.Errorf("--listen: %w: another process listens on %s", daemon.ErrPortInUse, listen)
-			case err != nil:
-				return &usageError{fmt.Errorf("--listen: %w", err)}
-			}
-			return bank.ServeWallet(cmd.Context(), l, path)
+			return p.takePart(cmd.Context(), flags, func(ctx context.Context, s service) error {
+				return bank.ServeWallet(ctx, s.listener, path, s.secured...)
+			})
 		},
 	}
-	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:7401", "serve gRPC at `host:port`")
+	flags.register(cmd)
 	cmd.Flags().StringVar(&path, "path", "", "keep the data in this `file`; its directory must exist")
 	_ = cmd.MarkFlagRequired("path")
 	return cmd

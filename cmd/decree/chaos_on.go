@@ -48,6 +48,7 @@ is skipped, and told.`,
 	flags.DurationVar(&cfg.Budget, "budget", 0, "begin no cell after this `time`; 0 is none")
 	flags.BoolVar(&cfg.Require, "require", false, "fail where a cell can't be played on this machine")
 	flags.StringVar(&cfg.LogStore, "log-store", "", "the nodes keep their log in `boltdb` or wal (default: theirs)")
+	flags.BoolVar(&cfg.TLS, "tls", false, "have everything speak mutual TLS, with certificates that expire and are replaced all the while")
 	flags.Uint64Var(&cfg.Seed, "seed", 0, "makes the transfers repeat themselves (default: a random one, which is told)")
 	return cmd
 }

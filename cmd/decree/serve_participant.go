@@ -181,8 +181,29 @@ Any other payload is data. A commit success rate of 0 never finishes.`,
 	return cmd
 }
 
+// service is what a participant's process serves with.
+type service struct {
+	log      hclog.Logger
+	listener net.Listener
+	secured  []grpc.ServerOption
+}
+
 // serveParticipant serves what open makes until ctx ends.
 func (p *program) serveParticipant(ctx context.Context, flags serving, open func(context.Context, hclog.Logger) (participants.Participant, error)) error {
+	return p.takePart(ctx, flags, func(ctx context.Context, s service) error {
+		participant, err := open(ctx, s.log)
+		if err != nil {
+			return errors.Join(err, s.listener.Close())
+		}
+		s.log.Info("participant serves", "grpc", s.listener.Addr())
+		err = grpcparticipant.Serve(ctx, s.listener, participant, s.secured...)
+		s.log.Info("participant stops")
+		return errors.Join(err, participant.Close())
+	})
+}
+
+// takePart runs a participant's process as its flags ask for. run closes the listener.
+func (p *program) takePart(ctx context.Context, flags serving, run func(context.Context, service) error) error {
 	if err := flags.check(); err != nil {
 		return err
 	}
@@ -206,12 +227,5 @@ func (p *program) serveParticipant(ctx context.Context, flags serving, open func
 	case err != nil:
 		return &usageError{fmt.Errorf("--listen: %w", err)}
 	}
-	participant, err := open(ctx, log)
-	if err != nil {
-		return errors.Join(err, l.Close())
-	}
-	log.Info("participant serves", "grpc", l.Addr())
-	err = grpcparticipant.Serve(ctx, l, participant, secured...)
-	log.Info("participant stops")
-	return errors.Join(err, participant.Close())
+	return run(ctx, service{log, l, secured})
 }

@@ -40,9 +40,9 @@ type NodeView struct {
 }
 
 // ReadNode lists what the node behind an endpoint has applied. The node answers
-// from its own state.
-func ReadNode(ctx context.Context, endpoint string) (NodeView, error) {
-	c, err := client.New(client.Config{Endpoints: []string{endpoint}})
+// from its own state. Where nodes ask who calls, it needs to be one who sees everything.
+func ReadNode(ctx context.Context, endpoint string, as client.Security) (NodeView, error) {
+	c, err := client.New(client.Config{Endpoints: []string{endpoint}, Security: as})
 	if err != nil {
 		return NodeView{}, err
 	}

@@ -10,9 +10,9 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"github.com/decree-tx/decree/cmd/internal/papers"
 	"github.com/decree-tx/decree/participants"
 	"github.com/decree-tx/decree/participants/kv"
 	participantv1 "github.com/decree-tx/decree/transport/api/decree/participant/v1"
@@ -82,22 +82,29 @@ func registration(name, driver string, config any) *decreev1.Participant {
 
 // service is the side of an office that a gRPC participant shows to decree.
 type service struct {
-	name, address string
-	conn          *grpc.ClientConn
-	api           participantv1.ParticipantClient
+	Service
+	conn *grpc.ClientConn
+	api  participantv1.ParticipantClient
 }
 
-func newService(name, address string) (*service, error) {
-	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+// Service says where a gRPC participant is.
+type Service struct {
+	Name, Address string
+	Path          string         // of the file in which it keeps its books
+	Papers        *papers.Papers // by which it is reached; nil is plain text
+}
+
+func newService(at Service) (*service, error) {
+	conn, err := grpc.NewClient(at.Address, grpc.WithTransportCredentials(at.Papers.Calls()))
 	if err != nil {
 		return nil, err
 	}
-	return &service{name, address, conn, participantv1.NewParticipantClient(conn)}, nil
+	return &service{at, conn, participantv1.NewParticipantClient(conn)}, nil
 }
 
 // Participant is how it is registered.
 func (s *service) Participant() *decreev1.Participant {
-	return registration(s.name, "grpc", map[string]any{"target": s.address})
+	return registration(s.Name, "grpc", s.Papers.Registration(s.Address))
 }
 
 // Close ends the connection.
@@ -125,18 +132,15 @@ func (s *service) Prepared(ctx context.Context, cluster string) ([]Branch, error
 }
 
 // kvOffice keeps its accounts in package kv's store, served over gRPC.
-type kvOffice struct {
-	*service
-	path string
-}
+type kvOffice struct{ *service }
 
-// NewKV is the office of a `decree participant kv` at an address, with its file.
-func NewKV(name, address, path string) (Office, error) {
-	s, err := newService(name, address)
+// NewKV is the office of a `decree participant kv`.
+func NewKV(at Service) (Office, error) {
+	s, err := newService(at)
 	if err != nil {
 		return nil, err
 	}
-	return &kvOffice{s, path}, nil
+	return &kvOffice{s}, nil
 }
 
 // operation is one of package kv's.
@@ -162,12 +166,12 @@ func (o *kvOffice) Payload(moves []Move, _ bool) any {
 
 // Books reads the file of the service, which has stopped.
 func (o *kvOffice) Books(ctx context.Context, cluster string) (Books, error) {
-	store, err := kv.Open(ctx, o.path, hclog.NewNullLogger())
+	store, err := kv.Open(ctx, o.Path, hclog.NewNullLogger())
 	if err != nil {
 		return Books{}, err
 	}
 	defer store.Close() //nolint:errcheck // it was only read
-	books := newBooks(o.name)
+	books := newBooks(o.Name)
 	var malformed error
 	err = store.Read(ctx, func(at kv.Snapshot) error {
 		at.Range("", func(key, value string) bool {

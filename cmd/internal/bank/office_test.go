@@ -15,7 +15,10 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/hashicorp/go-hclog"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 
+	"github.com/decree-tx/decree/cmd/internal/papers"
 	"github.com/decree-tx/decree/participants"
 	grpcparticipant "github.com/decree-tx/decree/participants/grpc"
 	"github.com/decree-tx/decree/participants/kv"
@@ -23,6 +26,7 @@ import (
 	"github.com/decree-tx/decree/participants/participanttest/databases"
 	"github.com/decree-tx/decree/participants/statements"
 	participantv1 "github.com/decree-tx/decree/transport/api/decree/participant/v1"
+	"github.com/decree-tx/decree/transport/certs"
 )
 
 // What is proven here: every office reads from its resource what is there, and
@@ -143,31 +147,56 @@ func driven(t *testing.T, o Office) participants.Participant {
 }
 
 func TestServicesAsOffices(t *testing.T) {
+	secured, err := papers.New(papers.Config{Dir: filepath.Join(t.TempDir(), "certs"), Life: papers.Lasting, Services: []string{"b"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer secured.Close()
+	for name, p := range map[string]*papers.Papers{"in plain text": nil, "by TLS": secured} {
+		t.Run(name, func(t *testing.T) { testServicesAsOffices(t, p) })
+	}
+}
+
+// credentialsOf are those of the service, as its process makes them.
+func credentialsOf(t *testing.T, p *papers.Papers) []grpc.ServerOption {
+	t.Helper()
+	if p == nil {
+		return nil
+	}
+	args := p.Service("b") // --ca FILE --cert FILE --key FILE
+	source, err := certs.Open(certs.Files{CA: args[1], Certificate: args[3], Key: args[5]}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []grpc.ServerOption{grpc.Creds(credentials.NewTLS(source.ServerForNodes("h2")))}
+}
+
+func testServicesAsOffices(t *testing.T, p *papers.Papers) {
 	path := filepath.Join(t.TempDir(), "office.db")
 	for _, tt := range []struct {
 		kind  string
-		open  func(name, address, path string) (Office, error)
-		serve func(ctx context.Context, l net.Listener, path string) error
+		open  func(Service) (Office, error)
+		serve func(ctx context.Context, l net.Listener, path string, opts ...grpc.ServerOption) error
 	}{
-		{"kv", NewKV, func(ctx context.Context, l net.Listener, path string) error {
+		{"kv", NewKV, func(ctx context.Context, l net.Listener, path string, opts ...grpc.ServerOption) error {
 			store, err := kv.Open(ctx, path, hclog.NewNullLogger())
 			if err != nil {
 				return err
 			}
 			defer store.Close()
-			return grpcparticipant.Serve(ctx, l, store)
+			return grpcparticipant.Serve(ctx, l, store, opts...)
 		}},
 		{"wallet", NewWallet, ServeWallet},
 	} {
 		t.Run(tt.kind, func(t *testing.T) {
 			path := path + tt.kind
 			l := listen(t)
-			office, err := tt.open("b", l.Addr().String(), path)
+			office, err := tt.open(Service{"b", l.Addr().String(), path, p})
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer office.Close()
-			stop := serve(t, func(ctx context.Context) error { return tt.serve(ctx, l, path) })
+			stop := serve(t, func(ctx context.Context) error { return tt.serve(ctx, l, path, credentialsOf(t, p)...) })
 			want := scenario(t, office, driven(t, office))
 			stop()
 			books, err := office.Books(t.Context(), cluster)
@@ -332,7 +361,7 @@ func TestStatementsAsTheDriverTakesThem(t *testing.T) {
 func TestWalletGivesBack(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "wallet.db")
 	l := listen(t)
-	office, err := NewWallet("b", l.Addr().String(), path)
+	office, err := NewWallet(Service{Name: "b", Address: l.Addr().String(), Path: path})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	"google.golang.org/grpc"
 
 	"github.com/decree-tx/decree/participants"
 	"github.com/decree-tx/decree/transport/branch"
@@ -42,8 +43,9 @@ var (
 // fileWait is how long a file may be held by the process that has it.
 const fileWait = 5 * time.Second
 
-// ServeWallet serves a wallet whose file is at path, until ctx ends.
-func ServeWallet(ctx context.Context, l net.Listener, path string) error {
+// ServeWallet serves a wallet whose file is at path, until ctx ends. opts add to the
+// server's options, credentials for example.
+func ServeWallet(ctx context.Context, l net.Listener, path string, opts ...grpc.ServerOption) error {
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: fileWait})
 	if err != nil {
 		return errors.Join(fmt.Errorf("open %s: %w", path, err), l.Close())
@@ -63,7 +65,7 @@ func ServeWallet(ctx context.Context, l net.Listener, path string) error {
 	if err != nil {
 		return errors.Join(err, l.Close(), db.Close())
 	}
-	return errors.Join(server.Serve(ctx, l), db.Close())
+	return errors.Join(server.Serve(ctx, l, opts...), db.Close())
 }
 
 // Prepare keeps others off the accounts and checks that each has enough.
@@ -120,18 +122,15 @@ func walletBalance(tx *bbolt.Tx, account string) (int64, error) {
 }
 
 // walletOffice is the office whose service ServeWallet is.
-type walletOffice struct {
-	*service
-	path string
-}
+type walletOffice struct{ *service }
 
-// NewWallet is the office of a wallet at an address, with its file.
-func NewWallet(name, address, path string) (Office, error) {
-	s, err := newService(name, address)
+// NewWallet is the office of a wallet.
+func NewWallet(at Service) (Office, error) {
+	s, err := newService(at)
 	if err != nil {
 		return nil, err
 	}
-	return &walletOffice{s, path}, nil
+	return &walletOffice{s}, nil
 }
 
 // Payload is what the wallet reads; an account that is not there has 0.
@@ -145,12 +144,12 @@ func (o *walletOffice) Payload(moves []Move, _ bool) any {
 
 // Books reads the wallet's own file and journal; its service has stopped.
 func (o *walletOffice) Books(_ context.Context, cluster string) (Books, error) {
-	db, err := bbolt.Open(o.path, 0o600, &bbolt.Options{Timeout: fileWait, ReadOnly: true})
+	db, err := bbolt.Open(o.Path, 0o600, &bbolt.Options{Timeout: fileWait, ReadOnly: true})
 	if err != nil {
-		return Books{}, fmt.Errorf("open %s: %w", o.path, err)
+		return Books{}, fmt.Errorf("open %s: %w", o.Path, err)
 	}
 	defer db.Close() //nolint:errcheck // it was only read
-	books := newBooks(o.name)
+	books := newBooks(o.Name)
 	err = db.View(func(tx *bbolt.Tx) error {
 		err := tx.Bucket(walletAccounts).ForEach(func(name, value []byte) (err error) {
 			books.Balances[string(name)], err = strconv.ParseInt(string(value), 10, 64)

@@ -154,7 +154,7 @@ func (d *day) audit(ctx context.Context) ([]check, error) {
 	defer cancel()
 	var views []bank.NodeView
 	for _, endpoint := range d.cluster.Endpoints() {
-		view, err := bank.ReadNode(ctx, endpoint)
+		view, err := bank.ReadNode(ctx, endpoint, d.papers.Operator())
 		if err != nil {
 			return nil, fmt.Errorf("read the node at %s: %w", endpoint, err)
 		}

@@ -20,6 +20,7 @@ import (
 	"github.com/decree-tx/decree/cmd/internal/bank"
 	"github.com/decree-tx/decree/cmd/internal/faults"
 	"github.com/decree-tx/decree/cmd/internal/fleet"
+	"github.com/decree-tx/decree/cmd/internal/papers"
 	"github.com/decree-tx/decree/participants/participanttest/databases"
 	"github.com/decree-tx/decree/transport/client"
 )
@@ -77,8 +78,11 @@ type Config struct {
 	// to see fewer; 0 is no matter.
 	Failovers int
 	Pace      time.Duration // between two orders at least; 0 is none
-	Port      fleet.Port    // where the ports begin that are used, if they are free
-	Out       io.Writer     // for people
+	// TLS has nodes, services and clients speak mutual TLS, with certificates that expire
+	// and are replaced all the while. Database servers are reached as ever.
+	TLS  bool
+	Port fleet.Port // where the ports begin that are used, if they are free
+	Out  io.Writer  // for people
 
 	// recovery is how long the cluster may take to recover from a fault, and to come to
 	// rest in the end; 0 is patience.
@@ -131,6 +135,9 @@ func (c Config) command() string {
 	if c.Failovers > 0 {
 		s += fmt.Sprintf(" --failovers %d", c.Failovers)
 	}
+	if c.TLS {
+		s += " --tls"
+	}
 	return s
 }
 
@@ -146,7 +153,9 @@ type day struct {
 	links   *faults.Links       // nil on a quiet day
 	servers []*databases.Server // that were started, also for an office that was not
 	banks   []*branchOffice
-	client  *client.Client
+	papers  *papers.Papers // nil is plain text
+	client  *client.Client // an operator's
+	clients *client.Client // the traffic's
 	teller  *bank.Teller
 	id      string // the cluster's, under which participants know it
 
@@ -224,10 +233,12 @@ func (d *day) end(ctx context.Context, err error) error {
 	for _, o := range d.banks {
 		errs = append(errs, o.Close())
 	}
-	if d.client != nil {
-		errs = append(errs, d.client.Close())
+	for _, c := range []*client.Client{d.client, d.clients} {
+		if c != nil {
+			errs = append(errs, c.Close())
+		}
 	}
-	errs = append(errs, d.fleet.Close())
+	errs = append(errs, d.papers.Close(), d.fleet.Close()) // whose directory the papers are in
 	if d.links != nil {
 		d.links.Close()
 	}

@@ -141,11 +141,11 @@ func TestDay(t *testing.T) {
 	nothingRuns(t, cfg.Dir)
 }
 
-// TestDayWithFailovers kills the leader under load.
+// TestDayWithFailovers kills the leader under load, over TLS.
 func TestDayWithFailovers(t *testing.T) {
 	out := &transcript{}
 	cfg := short(t, out)
-	cfg.For, cfg.KillLeaderEvery = 2*minBetweenKills+time.Second, minBetweenKills
+	cfg.For, cfg.KillLeaderEvery, cfg.TLS = 2*minBetweenKills+time.Second, minBetweenKills, true
 	result, err := Run(t.Context(), cfg)
 	if err != nil {
 		t.Fatalf("%v\n%s%s", err, out, logs(cfg.Dir))
@@ -171,12 +171,14 @@ func seedOfAllKinds(first int) uint64 {
 	}
 }
 
-// TestDayWithFaults has faults of all kinds strike, several at once.
+// TestDayWithFaults has faults of all kinds strike, several at once. The seed says whether
+// over TLS.
 func TestDayWithFaults(t *testing.T) {
 	out := &transcript{}
 	cfg := short(t, out)
 	cfg.For, cfg.Workers, cfg.Faults, cfg.FaultEvery = 12*time.Second, 12, AllKinds(), time.Second
 	cfg.Seed = seedOfAllKinds(12)
+	cfg.TLS = cfg.Seed%2 == 1
 	result, err := Run(t.Context(), cfg)
 	if err != nil {
 		t.Fatalf("%v\n%s%s", err, out, logs(cfg.Dir))

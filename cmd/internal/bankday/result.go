@@ -31,6 +31,8 @@ type Result struct {
 	Faults       map[Kind]int   `json:"faults"`       // that struck
 	WorstOutage  float64        `json:"outage_ms"`    // the longest time without an answer
 	RestMS       []float64      `json:"rest_ms"`      // from the end of each shift until nothing was under way
+	TLS          bool           `json:"tls"`          // or plain text
+	Expired      int            `json:"expired"`      // certificates, while they were replaced
 	Replay       string         `json:"replay"`       // the command of a day like this one
 	Wall         float64        `json:"wall_seconds"` // from the start of everything to the end of the audit
 	Checks       []Check        `json:"checks"`
@@ -49,7 +51,7 @@ func (d *day) result(report []check) Result {
 	r := Result{
 		Passed: true, Seed: d.cfg.Seed, Workers: d.cfg.Workers,
 		AbortReasons: map[string]int{}, FailoversMS: []float64{}, Failovers: d.reigns.failovers(), Faults: d.troubles.count(),
-		Replay: d.cfg.command(), Wall: time.Since(d.out.start).Seconds(),
+		TLS: d.cfg.TLS, Expired: d.papers.Expired(), Replay: d.cfg.command(), Wall: time.Since(d.out.start).Seconds(),
 	}
 	for _, s := range d.shifts {
 		r.Seconds += s.ended.Sub(s.began).Seconds()
@@ -144,10 +146,18 @@ func (r Result) print(out *speaker) {
 		c.print(out)
 	}
 	if r.Passed {
-		out.line("\nPASSED")
+		out.line("\nPASSED, %s", r.spoken())
 	} else {
-		out.line("\nFAILED: %d findings", r.Findings)
+		out.line("\nFAILED: %d findings, %s", r.Findings, r.spoken())
 	}
+}
+
+// spoken is what nodes, services and clients spoke with each other.
+func (r Result) spoken() string {
+	if r.TLS {
+		return fmt.Sprintf("over mutual TLS; %d certificates expired and were replaced", r.Expired)
+	}
+	return "in plain text"
 }
 
 // printFaults tells what struck, and how to have it strike again.

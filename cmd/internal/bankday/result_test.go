@@ -98,9 +98,9 @@ func TestOutage(t *testing.T) {
 func TestReplay(t *testing.T) {
 	cfg := Config{
 		Seed: 7, For: time.Minute, Workers: 3, Accounts: 5, Pace: time.Millisecond,
-		Faults: []Kind{KillLeader, CutLink}, FaultEvery: 2 * time.Second, Failovers: 9,
+		Faults: []Kind{KillLeader, CutLink}, FaultEvery: 2 * time.Second, Failovers: 9, TLS: true,
 	}
-	want := "decree bank --seed 7 --for 1m0s --workers 3 --accounts 5 --pace 1ms --faults leader,link --fault-every 2s --failovers 9"
+	want := "decree bank --seed 7 --for 1m0s --workers 3 --accounts 5 --pace 1ms --faults leader,link --fault-every 2s --failovers 9 --tls"
 	if got := cfg.command(); got != want {
 		t.Errorf("%s\nwant %s", got, want)
 	}

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	"github.com/decree-tx/decree/cmd/internal/bank"
 	"github.com/decree-tx/decree/cmd/internal/faults"
 	"github.com/decree-tx/decree/cmd/internal/fleet"
+	"github.com/decree-tx/decree/cmd/internal/papers"
 	"github.com/decree-tx/decree/coordinator/history"
 	"github.com/decree-tx/decree/participants/participanttest/databases"
 	"github.com/decree-tx/decree/transport/client"
@@ -30,7 +32,15 @@ func (d *day) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var options fleet.Options
+	if d.cfg.TLS {
+		if d.papers, err = papers.New(papers.Config{
+			Dir: filepath.Join(d.fleet.Dir(), "certs"), Life: papers.Brief,
+			Nodes: fleet.NodeIDs(fleet.Nodes), Services: []string{vault, wallet},
+		}); err != nil {
+			return err
+		}
+	}
+	options := fleet.Options{Env: d.papers.Node}
 	if len(d.cfg.Faults) > 0 {
 		d.links = faults.NewLinks(d.fleet)
 		options.Front = d.links.Front
@@ -41,7 +51,10 @@ func (d *day) start(ctx context.Context) error {
 	if err := d.openBanks(ctx, port); err != nil {
 		return err
 	}
-	if d.client, err = client.New(client.Config{Endpoints: d.cluster.Endpoints()}); err != nil {
+	if d.client, err = client.New(client.Config{Endpoints: d.cluster.Endpoints(), Security: d.papers.Operator()}); err != nil {
+		return err
+	}
+	if d.clients, err = client.New(client.Config{Endpoints: d.cluster.Endpoints(), Security: d.papers.Client()}); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
@@ -49,14 +62,14 @@ func (d *day) start(ctx context.Context) error {
 	if err := d.register(ctx); err != nil {
 		return err
 	}
-	d.out.say("they run; to look in: export DECREE_ENDPOINTS=%s", strings.Join(d.cluster.Endpoints(), ","))
+	d.out.say("they run; to look in: export %s", strings.Join(append(d.papers.Look(), "DECREE_ENDPOINTS="+strings.Join(d.cluster.Endpoints(), ",")), " "))
 	status, err := d.client.Status(ctx)
 	if err != nil {
 		return err
 	}
 	d.id = status.GetCluster()
 	d.teller = &bank.Teller{
-		Client: d.client, Offices: map[string]bank.Office{}, Accounts: d.cfg.Accounts, Balance: balance,
+		Client: d.clients, Offices: map[string]bank.Office{}, Accounts: d.cfg.Accounts, Balance: balance,
 		Patience: patience, Ledger: &bank.Ledger{}, History: history.NewRecorder(),
 	}
 	for _, o := range d.banks {
@@ -167,10 +180,10 @@ func portOf(address string) (int, error) {
 
 // openService starts a participant's process and waits until it listens.
 func (d *day) openService(
-	ctx context.Context, name, address string, open func(name, address, path string) (bank.Office, error), command ...string,
+	ctx context.Context, name, address string, open func(bank.Service) (bank.Office, error), command ...string,
 ) (*branchOffice, error) {
 	path := filepath.Join(d.fleet.Dir(), name+".db")
-	process, err := d.fleet.Start(name, append(command, "--listen", address, "--path", path)...)
+	process, err := d.fleet.Start(name, slices.Concat(command, []string{"--listen", address, "--path", path}, d.papers.Service(name))...)
 	if err != nil {
 		return nil, err
 	}
@@ -180,7 +193,7 @@ func (d *day) openService(
 			return nil, err
 		}
 	}
-	office, err := open(name, front, path)
+	office, err := open(bank.Service{Name: name, Address: front, Path: path, Papers: d.papers})
 	if err != nil {
 		return nil, err
 	}

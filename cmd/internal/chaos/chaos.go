@@ -68,8 +68,11 @@ type Config struct {
 	// LogStore is what the nodes keep their log in, boltdb or wal; empty is their
 	// default.
 	LogStore string
-	Seed     uint64    // of the traffic
-	Out      io.Writer // for people
+	// TLS has all processes and clients speak mutual TLS, with certificates that expire
+	// and are replaced all the while.
+	TLS  bool
+	Seed uint64    // of the traffic
+	Out  io.Writer // for people
 }
 
 // Validate reports everything that is wrong.
@@ -255,6 +258,7 @@ func (r *run) leave() error {
 	if r.ground == nil {
 		return nil
 	}
+	r.result.Expired += r.ground.papers.Expired()
 	err := r.ground.close()
 	r.ground = nil
 	return err
@@ -265,6 +269,9 @@ func (r *run) again(p Played) string {
 	text := fmt.Sprintf("scripts/chaos.sh --only '%s' --round %d --seed %d", p.Cell, p.Round, r.cfg.Seed)
 	if r.cfg.LogStore != "" {
 		text += " --log-store " + r.cfg.LogStore
+	}
+	if r.cfg.TLS {
+		text += " --tls"
 	}
 	return text
 }

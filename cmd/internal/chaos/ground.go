@@ -12,11 +12,11 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/decree-tx/decree/cmd/internal/bank"
 	"github.com/decree-tx/decree/cmd/internal/faults"
 	"github.com/decree-tx/decree/cmd/internal/fleet"
+	"github.com/decree-tx/decree/cmd/internal/papers"
 	participantv1 "github.com/decree-tx/decree/transport/api/decree/participant/v1"
 	decreev1 "github.com/decree-tx/decree/transport/api/decree/v1"
 	"github.com/decree-tx/decree/transport/client"
@@ -84,7 +84,9 @@ type ground struct {
 	nodes   fleet.Cluster
 	disks   map[string]*faults.Disk // by process; empty where there are none
 	desks   []*desk
-	client  *client.Client
+	papers  *papers.Papers // nil is plain text
+	client  *client.Client // an operator's
+	clients *client.Client // the traffic's
 	teller  *bank.Teller
 	cluster string // its id
 	epoch   uint64 // the last that was seen
@@ -108,6 +110,11 @@ func newGround(ctx context.Context, cfg Config, means faults.Means) (_ *ground, 
 	if err != nil {
 		return nil, err
 	}
+	if cfg.TLS {
+		if err := g.issue(); err != nil {
+			return nil, err
+		}
+	}
 	if err := g.start(port, cfg.LogStore); err != nil {
 		return nil, err
 	}
@@ -119,10 +126,17 @@ func newGround(ctx context.Context, cfg Config, means faults.Means) (_ *ground, 
 	return g, g.open(ctx)
 }
 
+// issue makes certificates for everybody.
+func (g *ground) issue() (err error) {
+	g.papers, err = papers.New(papers.Config{
+		Dir: filepath.Join(g.fleet.Dir(), "certs"), Life: papers.Brief, Nodes: fleet.NodeIDs(fleet.Nodes), Services: bankNames,
+	})
+	return err
+}
+
 // start runs the nodes and the participants.
 func (g *ground) start(port fleet.Port, logStore string) error {
-	for n := 1; n <= fleet.Nodes; n++ {
-		id := fmt.Sprintf("n%d", n)
+	for _, id := range fleet.NodeIDs(fleet.Nodes) {
 		if err := errors.Join(g.giveDisk(id), os.MkdirAll(g.failpoints(id), 0o755)); err != nil {
 			return err
 		}
@@ -135,8 +149,10 @@ func (g *ground) start(port fleet.Port, logStore string) error {
 	g.nodes, err = g.fleet.StartClusterWith(port, fleet.Options{
 		Args:    args,
 		DataDir: func(id string) string { return filepath.Join(g.home(id), "data") },
-		Env:     func(id string) []string { return []string{"DECREE_FAILPOINT_DIR=" + g.failpoints(id)} },
-		Front:   g.front,
+		Env: func(id string) []string {
+			return append(g.papers.Node(id), "DECREE_FAILPOINT_DIR="+g.failpoints(id))
+		},
+		Front: g.front,
 	})
 	if err != nil {
 		return err
@@ -160,16 +176,17 @@ func (g *ground) startDesk(name, address string) error {
 		return err
 	}
 	d := &desk{file: filepath.Join(g.home(name), "bank.db"), copied: filepath.Join(g.fleet.Dir(), name+"-copy.db")}
-	process, err := g.fleet.Start(name, "participant", "kv", "--listen", address, "--path", d.file)
+	args := append([]string{"participant", "kv", "--listen", address, "--path", d.file}, g.papers.Service(name)...)
+	process, err := g.fleet.Start(name, args...)
 	if err != nil {
 		return err
 	}
 	d.actor = actor{process, g.disks[name]}
-	if d.conn, err = grpc.NewClient(front, grpc.WithTransportCredentials(insecure.NewCredentials())); err != nil {
+	if d.conn, err = grpc.NewClient(front, grpc.WithTransportCredentials(g.papers.Calls())); err != nil {
 		return err
 	}
 	d.api = participantv1.NewParticipantClient(d.conn)
-	if d.office, err = bank.NewKV(name, front, d.copied); err != nil {
+	if d.office, err = bank.NewKV(bank.Service{Name: name, Address: front, Path: d.copied, Papers: g.papers}); err != nil {
 		return errors.Join(err, d.conn.Close())
 	}
 	g.desks = append(g.desks, d)
@@ -212,7 +229,10 @@ func (g *ground) failpoints(id string) string {
 
 // register tells the cluster of the participants and waits until it reaches them.
 func (g *ground) register(ctx context.Context) (err error) {
-	if g.client, err = client.New(client.Config{Endpoints: g.nodes.Endpoints()}); err != nil {
+	if g.client, err = client.New(client.Config{Endpoints: g.nodes.Endpoints(), Security: g.papers.Operator()}); err != nil {
+		return err
+	}
+	if g.clients, err = client.New(client.Config{Endpoints: g.nodes.Endpoints(), Security: g.papers.Client()}); err != nil {
 		return err
 	}
 	for _, d := range g.desks {
@@ -254,7 +274,7 @@ func (g *ground) open(ctx context.Context) error {
 	}
 	g.cluster, g.epoch = status.GetCluster(), status.GetEpoch()
 	g.teller = &bank.Teller{
-		Client: g.client, Banks: bankNames, Offices: map[string]bank.Office{}, Accounts: accounts, Balance: balance,
+		Client: g.clients, Banks: bankNames, Offices: map[string]bank.Office{}, Accounts: accounts, Balance: balance,
 		Patience: patience, Ledger: &bank.Ledger{},
 	}
 	for _, d := range g.desks {
@@ -273,9 +293,12 @@ func (g *ground) close() error {
 	for _, d := range g.desks {
 		errs = append(errs, d.office.Close(), d.conn.Close())
 	}
-	if g.client != nil {
-		errs = append(errs, g.client.Close())
+	for _, c := range []*client.Client{g.client, g.clients} {
+		if c != nil {
+			errs = append(errs, c.Close())
+		}
 	}
+	errs = append(errs, g.papers.Close()) // its directory goes with the fleet
 	errs = append(errs, g.fleet.Close())
 	g.links.Close()
 	return errors.Join(errs...)

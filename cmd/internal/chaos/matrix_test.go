@@ -120,6 +120,30 @@ func TestEveryMistakeAtOnce(t *testing.T) {
 	}
 }
 
+// TestSpoken holds that the last line says by what the processes spoke, and that a cell is
+// played again by the same.
+func TestSpoken(t *testing.T) {
+	for _, tt := range []struct {
+		tls   bool
+		want  string
+		again string
+	}{
+		{false, "0 lost, 0 flipped, in plain text\n", "--round 0 --seed 7"},
+		{true, "0 lost, 0 flipped, over mutual TLS; 3 certificates expired and were replaced\n", "--round 0 --seed 7 --tls"},
+	} {
+		r := &run{cfg: Config{Seed: 7, TLS: tt.tls}}
+		r.result = newResult(r.cfg)
+		r.result.add(Played{Cell: slice(0)[0]})
+		r.result.Expired = 3
+		r.result.end(time.Second)
+		var shown bytes.Buffer
+		r.result.print(&shown)
+		if !strings.HasSuffix(shown.String(), tt.want) || !strings.HasSuffix(r.again(Played{Cell: slice(0)[0]}), tt.again) {
+			t.Errorf("tls %t: again by %s, shown:\n%s", tt.tls, r.again(Played{}), shown.String())
+		}
+	}
+}
+
 // TestWhatIsMissingIsSkipped holds that a fault which needs nothing is never
 // skipped, and one that needs something is where that is missing.
 func TestWhatIsMissingIsSkipped(t *testing.T) {

@@ -347,7 +347,7 @@ func (g *ground) audit(ctx context.Context, first int, played *Played) error {
 	entries := g.teller.Ledger.Entries()
 	var views []bank.NodeView
 	for _, endpoint := range g.nodes.Endpoints() {
-		view, err := bank.ReadNode(ctx, endpoint)
+		view, err := bank.ReadNode(ctx, endpoint, g.papers.Operator())
 		if err != nil {
 			return fmt.Errorf("read the node at %s: %w", endpoint, err)
 		}

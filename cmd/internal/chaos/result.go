@@ -21,6 +21,8 @@ type Result struct {
 	Played       int      `json:"played"`  // times a cell was played
 	Failed       int      `json:"failed"`  // times one failed
 	Skipped      int      `json:"skipped"` // cells that this machine can't play
+	TLS          bool     `json:"tls"`     // or plain text
+	Expired      int      `json:"expired"` // certificates, while they were replaced
 	Findings     int      `json:"findings"`
 	Matrix       []Field  `json:"matrix"`
 	Wrong        []Played `json:"wrong,omitempty"` // the failed ones
@@ -48,7 +50,7 @@ type Field struct {
 }
 
 func newResult(cfg Config) *Result {
-	r := &Result{Seed: cfg.Seed, required: cfg.Require, wanted: cfg.Failovers, fields: map[Cell]*Field{}}
+	r := &Result{Seed: cfg.Seed, TLS: cfg.TLS, required: cfg.Require, wanted: cfg.Failovers, fields: map[Cell]*Field{}}
 	if cfg.Budget > 0 {
 		r.wanted = 0 // as many as there is time for
 	}
@@ -136,7 +138,15 @@ func (r *Result) print(w io.Writer) {
 	r.printReasons(w)
 	fmt.Fprintf(w, "\nseed %d: %d cells played %d times in %.0fs, %d skipped; %d failovers; %d transactions, %d committed, %d aborted\n", //nolint:errcheck // for a person
 		r.Seed, r.Cells, r.Played, r.Seconds, r.Skipped, r.Failovers, r.Transactions, r.Committed, r.Aborted)
-	fmt.Fprintf(w, "%s\n", r.verdict()) //nolint:errcheck // for a person
+	fmt.Fprintf(w, "%s, %s\n", r.verdict(), r.spoken()) //nolint:errcheck // for a person
+}
+
+// spoken is what the processes spoke with each other.
+func (r *Result) spoken() string {
+	if r.TLS {
+		return fmt.Sprintf("over mutual TLS; %d certificates expired and were replaced", r.Expired)
+	}
+	return "in plain text"
 }
 
 // word is a field in the table: how often a good one was played says how much it is

@@ -41,7 +41,7 @@ func (d *demo) settle(ctx context.Context) error {
 func (d *demo) readNodes(ctx context.Context) ([]bank.NodeView, error) {
 	var views []bank.NodeView
 	for _, endpoint := range d.cluster.endpoints() {
-		view, err := bank.ReadNode(ctx, endpoint)
+		view, err := bank.ReadNode(ctx, endpoint, client.Security{})
 		if err != nil {
 			return nil, fmt.Errorf("read the node at %s: %w", endpoint, err)
 		}

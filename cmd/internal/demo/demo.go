@@ -180,7 +180,7 @@ func (d *demo) startParticipants(port int) error {
 			d.courier = s
 		} else {
 			d.banks = append(d.banks, s)
-			if d.offices[name], err = bank.NewKV(name, address, d.bankFile(name)); err != nil {
+			if d.offices[name], err = bank.NewKV(bank.Service{Name: name, Address: address, Path: d.bankFile(name)}); err != nil {
 				return err
 			}
 		}
