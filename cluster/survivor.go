@@ -19,6 +19,7 @@ type Survivor struct {
 	// First and Last are the entries of its log; Last is that of its snapshot where it
 	// has no other. Which of them the cluster had committed it can't know.
 	First, Last uint64
+	LastTerm    uint64 // of the last, once they were replayed
 
 	dir   string
 	kind  LogStore
@@ -149,7 +150,7 @@ func (s *Survivor) Replay(machine raft.FSM, told func(index uint64)) (err error)
 		case raft.LogConfiguration:
 			s.members(raft.DecodeConfiguration(entry.Data))
 		}
-		s.Term = max(s.Term, entry.Term)
+		s.Term, s.LastTerm = max(s.Term, entry.Term), entry.Term
 		if told != nil {
 			told(i)
 		}
@@ -171,6 +172,7 @@ func (s *Survivor) restore(machine raft.FSM) (next uint64, err error) {
 			err = machine.Restore(from)
 		}
 		if err == nil {
+			s.LastTerm = meta.Term
 			return meta.Index + 1, nil
 		}
 		problems = append(problems, fmt.Errorf("snapshot %s: %w", meta.ID, err))

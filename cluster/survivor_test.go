@@ -31,8 +31,8 @@ func TestSurvivorBeginsAgain(t *testing.T) {
 			t.Fatal(done, err)
 		}
 		state := &journal{}
-		if err := s.Replay(state, nil); err != nil || !state.has("two") || len(s.Members) != 3 {
-			t.Fatalf("%v of %v: %v", state.all(), s.Members, err)
+		if err := s.Replay(state, nil); err != nil || !state.has("two") || len(s.Members) != 3 || s.LastTerm == 0 || s.LastTerm > s.Term {
+			t.Fatalf("%v of %v, term %d of %d: %v", state.all(), s.Members, s.LastTerm, s.Term, err)
 		}
 		life := cluster.NewLife{ID: s.ID, RaftAddress: clustertest.Address(s.ID), Term: s.Term + 1000, Index: s.Last, State: state}
 		if _, err := s.Begin(life); err != nil {

@@ -30,3 +30,30 @@ func (m *Machine) Reopen(r txn.Restored) error {
 	m.level.Store(uint32(m.state.level))
 	return nil
 }
+
+// Doubt takes back the decisions that were applied after an index, and returns how many
+// they are: of a log's last entries it is not known whether the cluster had committed
+// them, or another leader has decided otherwise (rule R15). What else is known of those
+// transactions stays, so that after Reopen an operator decides them. It is for a machine
+// that no node runs.
+func (m *Machine) Doubt(after uint64) (decisions int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	old, again := m.state, newState()
+	again.cluster, again.clusterID, again.level, again.index = old.cluster, old.clusterID, old.level, old.index
+	again.revision, again.participants, again.audits = old.revision, old.participants, old.audits
+	old.transactions.ascend(func(i item) bool {
+		t := i.transaction(old.participants)
+		if t.Decided.Index > after {
+			decisions++
+			t = t.InDoubt()
+		}
+		if t != nil {
+			again.put(nil, t)
+		}
+		return true
+	})
+	again.ripening.seal()
+	m.state = again
+	return decisions
+}

@@ -139,3 +139,44 @@ func TestReopenSurvivesSnapshots(t *testing.T) {
 		}
 	})
 }
+
+// R15: decisions of entries of which nobody knows whether they were committed are taken
+// back, those before them stand, and nothing but the decision is lost.
+func TestDecisionsOfTheLastEntriesAreTakenBack(t *testing.T) {
+	j := newJournal(t)
+	work := []txn.Branch{txn.NewBranch("bank", []byte("work"))}
+	stands, doubtful, seated, unknown := idAt(j.now, 1), idAt(j.now, 2), idAt(j.now, 3), idAt(j.now, 4)
+	j.finish(stands, txn.Done)
+	j.must(txn.Stage{ID: doubtful, Branches: work, Timeout: time.Second}, txn.Stage{ID: seated, Interactive: true, Timeout: time.Second})
+	j.must(txn.Enlist{ID: seated, Branch: work[0]})
+	proven := j.m.AppliedIndex()
+	j.must(txn.Decide{ID: doubtful, Decision: txn.Commit}, txn.Decide{ID: seated, Decision: txn.Abort, Reason: txn.TimeIsUp}, txn.Presume{ID: unknown})
+	j.must(txn.Acknowledge{ID: doubtful, Receipts: []txn.BranchReceipt{{Branch: 1, Receipt: txn.HeuristicAbort}}})
+	before := persist(t, j.m)
+	if n := j.m.Doubt(j.m.AppliedIndex()); n != 0 || !bytes.Equal(before, persist(t, j.m)) {
+		t.Errorf("%d decisions are taken back of none", n)
+	}
+	if n := j.m.Doubt(proven); n != 3 {
+		t.Errorf("%d decisions are taken back, want 3", n)
+	}
+	checkIndices(t, j.m)
+	if err := j.m.Reopen(txn.Restored{Epoch: 1000, Until: j.now.Add(txn.MaxSkew)}); err != nil {
+		t.Fatal(err)
+	}
+	again := newMachine(t)
+	if err := restore(again, persist(t, j.m)); err != nil {
+		t.Fatal(err)
+	}
+	if tx, _ := again.Transaction(stands); tx.State != txn.Committed {
+		t.Errorf("what stands is %s", tx.State)
+	}
+	if _, known := again.Transaction(unknown); known {
+		t.Error("a presumption of the last entries is kept")
+	}
+	for _, id := range []txn.TxID{doubtful, seated} {
+		tx, _ := again.Transaction(id)
+		if !again.Cluster().Held(tx) || len(tx.Branches) != 1 || tx.Damage() != txn.ReceiptNone {
+			t.Errorf("in doubt: %+v", tx)
+		}
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/decree-tx/decree/cluster"
+	"github.com/decree-tx/decree/coordinator/node"
 	"github.com/decree-tx/decree/fsm"
 	"github.com/decree-tx/decree/fsm/txn"
 )
@@ -43,8 +44,11 @@ const recoverHelp = `Makes a cluster of one node out of a node that is left, whe
 lost for good. The node must not run. What its directory held is kept beside the new.
 
 If a majority can still be brought back, do that instead: nothing is lost then. If there
-are several survivors, take the one with the greatest last entry, as this command tells
-before it asks.
+are several survivors, take the one with the last entry of the greatest term, and of
+those the one with the most entries, as this command tells before it asks.
+
+Decisions in its last entries may never have been made, where other nodes went on without
+it. They count as undecided, and an operator decides them like what is lost.
 
 ` + lostHelp
 
@@ -217,8 +221,11 @@ func (p *program) recoverNode(r rebirth) (err error) {
 		r.advertise = addressOf(s)
 	}
 	restored := r.restored(max(s.Term, m.Cluster().Epoch), time.Now())
-	fmt.Fprintf(p.stderr, "Node %s has entries up to %d, of term %d; its cluster had %s.\n", safe(s.ID), s.Last, s.Term, safe(listed(s.Members)))
-	p.foretell(m, restored, r.skew)
+	fmt.Fprintf(p.stderr, "Node %s has entries up to %d, of term %d; its cluster had %s.\n", safe(s.ID), s.Last, s.LastTerm, safe(listed(s.Members)))
+	if n := m.Doubt(m.Index()); n > 0 {
+		fmt.Fprintf(p.stderr, "%d decisions in its last entries may never have been made: an operator decides those too.\n", n)
+	}
+	p.foretell(m.Machine, restored, r.skew)
 	if err := p.confirm(r, m.ClusterID()); err != nil {
 		return err
 	}
@@ -226,7 +233,7 @@ func (p *program) recoverNode(r rebirth) (err error) {
 		return err
 	}
 	defer p.progress("writing the directory")()
-	replaced, err := s.Begin(cluster.NewLife{ID: s.ID, RaftAddress: r.advertise, Term: restored.Epoch, Index: s.Last, State: m})
+	replaced, err := s.Begin(cluster.NewLife{ID: s.ID, RaftAddress: r.advertise, Term: restored.Epoch, Index: s.Last, State: m.Machine})
 	if err != nil {
 		return err
 	}
@@ -235,10 +242,10 @@ func (p *program) recoverNode(r rebirth) (err error) {
 }
 
 // replay brings a state machine to the end of a survivor's log.
-func (p *program) replay(s *cluster.Survivor) (*fsm.Machine, error) {
+func (p *program) replay(s *cluster.Survivor) (*node.Proven, error) {
 	defer p.progress("reading the log")()
 	var stopped error
-	m := fsm.New(fsm.Options{Halt: func(err error) { stopped = err }})
+	m := &node.Proven{Machine: fsm.New(fsm.Options{Halt: func(err error) { stopped = err }})}
 	if err := s.Replay(m, nil); err != nil {
 		return nil, err
 	}

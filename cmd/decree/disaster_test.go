@@ -293,16 +293,20 @@ func TestRecoverFromALostQuorum(t *testing.T) {
 	if newEpoch < uint64(time.Now().Add(-time.Hour).UnixMilli()) {
 		t.Errorf("epoch %d follows %d", newEpoch, epoch)
 	}
-	b.await("what was committed to be delivered", func(context.Context) bool {
-		return b.get(leader, finished).GetState() == decreev1.State_STATE_COMMITTED
-	})
-	// The survivor may hold the decision, its staging, or neither: it is never aborted.
+	// The survivor may hold the decision, its staging, or neither: it is never aborted. Nor
+	// is what was decided by its last entries, which only an operator knows to be so.
 	if r, err := b.client.Inquire(ctx, lost); err == nil && r.Outcome == client.Aborted {
 		t.Errorf("what was committed is %v", r)
 	}
-	if list := b.mustRun("tx", "unresolved", "-q"); strings.Contains(list, lost) {
-		b.mustRun("tx", "decide", lost, "--as", "committed", "--reason", "the books", "--yes")
+	list := b.mustRun("tx", "unresolved", "-q")
+	for _, txid := range []string{finished, lost} {
+		if strings.Contains(list, txid) {
+			b.mustRun("tx", "decide", txid, "--as", "committed", "--reason", "the books", "--yes")
+		}
 	}
+	b.await("what was committed to be delivered", func(context.Context) bool {
+		return b.get(leader, finished).GetState() == decreev1.State_STATE_COMMITTED
+	})
 	b.await("nothing to be prepared", func(ctx context.Context) bool {
 		return b.prepared(ctx, "bank-a")+b.prepared(ctx, "bank-b") == 0
 	})

@@ -277,6 +277,9 @@ func (w *writer) header(batch []proposal) (context.Context, txn.Header) {
 	for _, p := range batch {
 		h.Horizon = max(h.Horizon, p.horizon)
 	}
+	if w.leading != nil && w.leading.Err() != nil {
+		return nil, h // what is on its way is given up: an entry that left now would prove nothing of it (see Proven)
+	}
 	return w.leading, h
 }
 

@@ -271,6 +271,26 @@ func (t *Transaction) Troubled() bool {
 	return false
 }
 
+// InDoubt is a transaction as it is where its decision may never have been made (rule
+// R15): undecided, with the branches that are known. It is nil for a tombstone, of which
+// nothing else is known.
+func (t *Transaction) InDoubt() *Transaction {
+	if t.Tombstone() {
+		return nil
+	}
+	next := t.clone()
+	next.State = Preparing
+	if t.Interactive {
+		next.State = Active
+	}
+	next.Reason, next.Decided, next.Finished = Reason{}, Stamp{}, Stamp{}
+	for i := range next.Branches {
+		b := &next.Branches[i]
+		b.Vote, b.Receipt, b.Resolved = VoteNone, ReceiptNone, Undecided
+	}
+	return next
+}
+
 // Branch finds the branch of a participant and its number; 0 means none.
 func (t *Transaction) Branch(participant string) (number int) {
 	for i, b := range t.Branches {

@@ -186,6 +186,9 @@ func (w *world) fall(step string) {
 		e.dropped = true
 	}
 	w.arrivals = slices.Clone(l.flying[:survivors])
+	if w.perilous && len(l.flying) > 0 {
+		w.saved = append(w.saved, w.survivor(l))
+	}
 	l.states, l.cluster = maps.Clone(w.states), w.cluster // what it has applied; it goes on from there, if it goes on
 	switch w.rng.IntN(4) {
 	case 0:

@@ -4,7 +4,8 @@ package txn_test
 // now and then, and now and then every node is lost and the cluster begins again from
 // the copy, as "decree snapshot restore" has it. What that has lost the judge remembers,
 // and nobody else: the participants have done what they have done, clients have been
-// told what they were told, and messages from before still arrive.
+// told what they were told, and messages from before still arrive. Or it begins again
+// from what a node has that led and was cut off, as "decree cluster recover" has it.
 
 import (
 	"maps"
@@ -69,7 +70,51 @@ func (w *world) perish() {
 	for _, l := range nodes {
 		l.hangUp()
 	}
-	w.restore(w.saved[max(0, len(w.saved)-1-w.rng.IntN(3))])
+	i := max(0, len(w.saved)-1-w.rng.IntN(3))
+	w.restore(w.saved[i])
+	w.saved = w.saved[:i+1] // what was saved later is of a life that is over
+}
+
+// survivor is the state of the node that led, by a log whose last entries others may
+// overrule: decree cluster recover takes back what they decide.
+func (w *world) survivor(l *leader) backup {
+	b := w.copyState()
+	proven := b.index
+	for _, e := range l.flying {
+		b.index++
+		cluster, err := b.cluster.Admit(e.header)
+		if err != nil {
+			w.violate("R3: a leader has proposed an entry of another's epoch: %v", err)
+		}
+		b.cluster = cluster
+		for _, p := range e.proposals {
+			id := p.command.Transaction()
+			if next, _, err := txn.Step(txn.At{Cluster: cluster, Index: b.index}, b.states[id], p.command); err == nil {
+				b.states[id] = next
+			}
+		}
+	}
+	b.open = nil
+	for id, tx := range b.states {
+		if tx.Decided.Index > proven {
+			tx = tx.InDoubt()
+		}
+		b.keep(id, tx)
+	}
+	slices.SortFunc(b.open, func(x, y txn.TxID) int { return slices.Compare(x[:], y[:]) })
+	return b
+}
+
+func (b *backup) keep(id txn.TxID, tx *txn.Transaction) {
+	if tx == nil {
+		delete(b.states, id)
+		delete(b.last, id)
+		return
+	}
+	b.states[id], b.last[id] = tx, tx
+	if !tx.State.Finished() {
+		b.open = append(b.open, id)
+	}
 }
 
 // restore has the cluster begin again from a copy.
@@ -77,6 +122,11 @@ func (w *world) restore(b backup) {
 	w.stats.restores++
 	for id, tx := range w.last {
 		w.lose(tx, b.last[id])
+	}
+	for id, tx := range b.states {
+		if !tx.State.Decided() && w.lost[id] == nil {
+			w.lost[id] = tx // of entries that nobody ever committed
+		}
 	}
 	w.cluster, w.index, w.states, w.last, w.open = w.reopen(b.cluster), b.index, maps.Clone(b.states), maps.Clone(b.last), slices.Clone(b.open)
 	w.term, w.opened, w.restored = w.cluster.Epoch, w.cluster.Epoch, w.now
@@ -103,6 +153,9 @@ func (w *world) reopen(c txn.Cluster) txn.Cluster {
 // by its content and decision, where it had them.
 func (w *world) lose(tx, copied *txn.Transaction) {
 	if copied != nil && copied.State.Decided() {
+		if copied.Decision() != tx.Decision() {
+			w.violate("R15: %s comes back as %s, and was %s", w.name(tx.ID), copied.State, tx.State)
+		}
 		return
 	}
 	if was := w.lost[tx.ID]; was == nil || !was.State.Decided() {
