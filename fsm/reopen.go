@@ -39,9 +39,9 @@ func (m *Machine) Reopen(r txn.Restored) error {
 func (m *Machine) Doubt(after uint64) (decisions int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	old, again := m.state, newState()
-	again.cluster, again.clusterID, again.level, again.index = old.cluster, old.clusterID, old.level, old.index
-	again.revision, again.participants, again.audits = old.revision, old.participants, old.audits
+	old, fresh := m.state, newState()
+	again := *old
+	again.transactions, again.unfinished, again.damaged, again.ripening, again.openAt = fresh.transactions, fresh.unfinished, fresh.damaged, fresh.ripening, fresh.openAt
 	old.transactions.ascend(func(i item) bool {
 		t := i.transaction(old.participants)
 		if t.Decided.Index > after {
@@ -54,6 +54,6 @@ func (m *Machine) Doubt(after uint64) (decisions int) {
 		return true
 	})
 	again.ripening.seal()
-	m.state = again
+	m.state = &again
 	return decisions
 }
