@@ -36,6 +36,7 @@ const benchExamples = `  decree bench
   decree bench --ramp 1,16,64,256 --against-raft --rounds 5 --plot ramp.svg
   decree bench --rate 3000 --abort 5% --read-only 10%
   decree bench --kill-leader-at 5s --duration 15s --rounds 5
+  decree bench --groups 3 --clients 1024
   decree bench --stuck 10000 --rate 2000
   decree bench --endpoints 10.0.0.1:7101,10.0.0.2:7101 --participant bank-a='{"ops": [{"op": "add", "key": "k{n}", "amount": 1}]}'`
 
@@ -95,6 +96,7 @@ func (f *benchFlags) register(cmd *cobra.Command) {
 	flags.IntVar(&c.InFlight, "in-flight", c.InFlight, "shed what is due while this `number` is under way (--rate)")
 	flags.IntVar(&c.Connections, "connections", c.Connections, "the `number` of SDK clients that all clients share")
 	flags.IntVar(&c.Nodes, "nodes", c.Nodes, "the `number` of nodes to start")
+	flags.IntVar(&c.Groups, "groups", c.Groups, "the `number` of clusters of so many nodes, each transaction on the one of its txid")
 	flags.StringVar(&c.Participants, "participants", c.Participants, "`kind` of the participants to start: trivial or kv")
 	flags.IntVar(&c.ParticipantsCount, "participants-count", c.ParticipantsCount, "the `number` of participants, in two processes")
 	flags.StringVar(&c.LogStore, "log-store", "", "the nodes' log `store`, as decree server --log-store takes it")

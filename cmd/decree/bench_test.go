@@ -7,7 +7,9 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os/exec"
+	"strings"
 	"testing"
 
 	benchmark "github.com/decree-tx/decree/cmd/internal/bench"
@@ -103,5 +105,24 @@ func TestBenchElsewhere(t *testing.T) {
 		"--clients", "4", "--warmup", "0s", "--duration", "300ms")
 	if m := r.Steps[0].Rounds[0].Decree; m.Committed == 0 || m.Aborted != 0 || m.Failed != 0 || m.CPU != nil {
 		t.Errorf("%d committed, %d aborted, %d failed (%s), cpu %v", m.Committed, m.Aborted, m.Failed, m.Fault, m.CPU)
+	}
+}
+
+// TestBenchGroups holds that several clusters are measured as one: each has a leader, and
+// what they did is summed.
+func TestBenchGroups(t *testing.T) {
+	r := runBench(t, "--groups", "3", "--clients", "32", "--warmup", "500ms", "--duration", "1s")
+	m := r.Steps[0].Rounds[0].Decree
+	if m.Committed == 0 || m.Aborted != 0 || m.Failed != 0 {
+		t.Errorf("%d committed, %d aborted, %d failed (%s)", m.Committed, m.Aborted, m.Failed, m.Fault)
+	}
+	leaders := strings.Split(m.Leader, ",")
+	for i, leader := range leaders {
+		if len(leaders) != 3 || !strings.HasPrefix(leader, fmt.Sprintf("g%d-n", i+1)) {
+			t.Errorf("led by %v", leaders)
+		}
+	}
+	if r.Setting.Groups != 3 || m.Log.Entries <= 0 || m.CPU.Leader <= 0 || m.CPU.Followers <= 0 {
+		t.Errorf("%+v of %+v", m, r.Setting)
 	}
 }

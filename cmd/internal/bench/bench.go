@@ -57,7 +57,7 @@ func (b *bench) eachGround(ctx context.Context, round func(context.Context) erro
 // onGround starts a cluster, has something measured there, and ends it.
 func (b *bench) onGround(ctx context.Context, measure func(context.Context) error) (err error) {
 	if len(b.cfg.Endpoints) == 0 {
-		b.say("starting %d nodes and %d %s participants", b.cfg.Nodes, b.cfg.ParticipantsCount, b.cfg.Participants)
+		b.say("starting %d nodes and %d %s participants", b.cfg.Groups*b.cfg.Nodes, b.cfg.ParticipantsCount, b.cfg.Participants)
 	}
 	b.ground, err = newGround(ctx, b.cfg)
 	defer func() { err = errors.Join(err, b.ground.close()) }()
@@ -94,11 +94,14 @@ func (b *bench) say(format string, args ...any) { fmt.Fprintf(b.cfg.Out, format+
 
 func setting(cfg Config) Setting {
 	s := Setting{
-		Own: len(cfg.Endpoints) == 0, Nodes: cfg.Nodes, ServerArgs: strings.Join(cfg.serverArgs(), " "),
+		Own: len(cfg.Endpoints) == 0, Nodes: cfg.Nodes, Groups: cfg.Groups, ServerArgs: strings.Join(cfg.serverArgs(), " "),
 		Participants: cfg.Participants, ParticipantsCount: cfg.ParticipantsCount,
 		Branches: cfg.Branches, PayloadBytes: cfg.Payload, Abort: cfg.Abort, ReadOnly: cfg.ReadOnly, Wait: "delivery",
 		Connections: cfg.Connections, InFlight: cfg.InFlight,
 		WarmupSeconds: cfg.Warmup.Seconds(), DurationSeconds: cfg.Duration.Seconds(), Rounds: cfg.Rounds,
+	}
+	if cfg.Groups == 1 {
+		s.Groups = 0
 	}
 	if cfg.Wait == client.WaitDecision {
 		s.Wait = "decision"

@@ -27,6 +27,7 @@ const (
 	maxDuration     = time.Hour
 	maxRounds       = 100
 	maxNodes        = 5
+	maxGroups       = 12
 	maxStuck        = 100_000
 )
 
@@ -48,6 +49,9 @@ type Config struct {
 	Endpoints []string
 	Targets   []Target
 	Nodes     int
+	// Groups is how many clusters of so many nodes share out the transactions by their
+	// txids, all with the same participants.
+	Groups int
 	// LogStore is the nodes' --log-store; empty is their default.
 	LogStore string
 	// TLS has the nodes and the bench speak TLS, with certificates made for the run, and
@@ -123,7 +127,7 @@ type Target struct{ Participant, Payload string }
 // Defaults is what `decree bench` measures when nothing is said.
 func Defaults() Config {
 	return Config{
-		Nodes: 3, Participants: Trivial, ParticipantsCount: 2,
+		Nodes: 3, Groups: 1, Participants: Trivial, ParticipantsCount: 2,
 		Steps: []Step{{Clients: 64}}, InFlight: 10_000, Connections: 1,
 		Branches: 2, Payload: 100, Wait: client.WaitDecision,
 		Duration: 10 * time.Second, Warmup: 2 * time.Second, Rounds: 1,
@@ -137,6 +141,7 @@ func (c Config) Validate() error {
 		p.add("participants", "%q: want trivial or kv", c.Participants)
 	}
 	p.count("nodes", c.Nodes, 1, maxNodes)
+	p.count("groups", c.Groups, 1, maxGroups)
 	p.count("participants-count", c.ParticipantsCount, 1, maxParticipants)
 	p.count("in-flight", c.InFlight, 1, maxClients)
 	p.count("connections", c.Connections, 1, maxClients)
@@ -208,6 +213,9 @@ func (c Config) validateKind(p *problems) {
 		if at < 0 || at >= c.Duration && at > 0 {
 			p.add(name, "%s: want a moment before --duration, %s", at, c.Duration)
 		}
+	}
+	if c.Groups > 1 && (c.AgainstRaft || special > 0 || len(c.Endpoints) > 0) {
+		p.add("groups", "goes without --against-raft, --kill-leader-at, --transfer-leader-at, --stuck and --endpoints: those are about one cluster")
 	}
 	if c.AgainstRaft && (len(c.Endpoints) > 0 || slices.ContainsFunc(c.Steps, Step.open)) {
 		p.add("against-raft", "needs a cluster of the bench's own, and clients, not a rate")

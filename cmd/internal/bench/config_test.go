@@ -41,6 +41,12 @@ func TestValidate(t *testing.T) {
 		{"a kill of the only node", func(c *Config) { c.KillLeaderAt, c.Nodes = time.Second, 1 }, "need three nodes"},
 		{"a kill against raft", func(c *Config) { c.KillLeaderAt, c.AgainstRaft = time.Second, true }, "go without --against-raft"},
 		{"a rate against raft", func(c *Config) { c.AgainstRaft, c.Steps = true, []Step{{Rate: 5}} }, "--against-raft needs"},
+		{"groups", func(c *Config) { c.Groups = 6 }, ""},
+		{"no groups", func(c *Config) { c.Groups = 0 }, "--groups 0: want 1 to 12"},
+		{"groups of somebody's", func(c *Config) {
+			c.Groups, c.Endpoints, c.Targets = 2, []string{"a:1"}, []Target{{"a", ""}}
+		}, "--groups goes without"},
+		{"groups against raft", func(c *Config) { c.Groups, c.AgainstRaft = 3, true }, "--groups goes without"},
 		{"a stranger", func(c *Config) { c.Participants = "postgres" }, `--participants "postgres": want trivial or kv`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -91,7 +91,7 @@ func (b *bench) fell(ctx context.Context, graceful bool) (moment time.Time, lead
 	}
 	moment = time.Now()
 	if graceful {
-		return moment, leader, b.ground.clients[0].TransferLeadership(ctx, "")
+		return moment, leader, b.ground.heads[0].TransferLeadership(ctx, "")
 	}
 	return moment, leader, node.Kill()
 }

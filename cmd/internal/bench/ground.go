@@ -35,13 +35,20 @@ const (
 // ground is the cluster under load: the nodes and the services that take part. Of a
 // cluster that somebody else runs it has clients only.
 type ground struct {
-	fleet    *fleet.Fleet // nil where the cluster is somebody else's
-	cluster  fleet.Cluster
+	fleet    *fleet.Fleet  // nil where the cluster is somebody else's
+	cluster  fleet.Cluster // the nodes, of all groups
 	services []*fleet.Process
 	ports    *ports
 	debug    map[string]string // where each process serves its profiles, by its name
-	clients  []*client.Client
-	papers   *papers.Papers // nil where the nodes speak plain text
+	clients  []submitter       // of the load
+	heads    []*client.Client  // one of each group, for what is not the load's
+	papers   *papers.Papers    // nil where the nodes speak plain text
+}
+
+// submitter is a client of a cluster, or of several groups.
+type submitter interface {
+	Submit(ctx context.Context, t client.Transaction) (client.Result, error)
+	Close() error
 }
 
 // newGround starts nodes and participants, registers these, and waits until the leader
@@ -49,7 +56,7 @@ type ground struct {
 func newGround(ctx context.Context, cfg Config) (*ground, error) {
 	g := &ground{debug: map[string]string{}}
 	if len(cfg.Endpoints) > 0 {
-		return g, g.dial(cfg.Endpoints, cfg.Connections)
+		return g, g.dial([]client.Config{{Endpoints: cfg.Endpoints}}, cfg.Connections)
 	}
 	dir, err := ownDirectory(cfg.Dir)
 	if err != nil {
@@ -61,14 +68,18 @@ func newGround(ctx context.Context, cfg Config) (*ground, error) {
 	if g.ports, err = newPorts(); err != nil {
 		return g, err
 	}
-	if err := g.startNodes(cfg); err != nil {
+	groups, err := g.startGroups(cfg)
+	if err != nil {
 		return g, err
 	}
-	if err := g.dial(g.cluster.Endpoints(), cfg.Connections); err != nil {
+	if err := g.dial(groups, cfg.Connections); err != nil {
 		return g, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	if err := g.tellGroups(ctx); err != nil {
+		return g, g.explain(err)
+	}
 	addresses, err := g.startServices(ctx, cfg)
 	if err != nil {
 		return g, g.explain(err)
@@ -94,9 +105,16 @@ func ownDirectory(below string) (string, error) {
 }
 
 // dial makes the SDK clients.
-func (g *ground) dial(endpoints []string, count int) error {
+func (g *ground) dial(groups []client.Config, count int) error {
+	for _, cfg := range groups {
+		head, err := client.New(cfg)
+		if err != nil {
+			return err
+		}
+		g.heads = append(g.heads, head)
+	}
 	for range count {
-		c, err := client.New(client.Config{Endpoints: endpoints, Security: g.papers.Operator()})
+		c, err := newSubmitter(groups)
 		if err != nil {
 			return err
 		}
@@ -105,12 +123,41 @@ func (g *ground) dial(endpoints []string, count int) error {
 	return nil
 }
 
+func newSubmitter(groups []client.Config) (submitter, error) {
+	if len(groups) == 1 {
+		return client.New(groups[0])
+	}
+	return client.NewGroups(client.GroupsConfig{Clusters: groups})
+}
+
+// tellGroups tells several clusters which groups they are, before their participants.
+func (g *ground) tellGroups(ctx context.Context) error {
+	if len(g.heads) == 1 {
+		return nil
+	}
+	for i, head := range g.heads {
+		is := client.Group{Number: i + 1, Of: len(g.heads)}
+		err := poll(ctx, "the nodes of "+is.String()+" to know each other's release", func() (bool, error) {
+			err := head.SetGroup(ctx, is)
+			if errors.Is(err, client.ErrLevel) {
+				return false, nil
+			}
+			return err == nil, err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // ports are those of a run: the fleet's own, and more for what a fleet knows nothing
 // of.
 type ports struct {
-	fleet fleet.Port
-	more  []fleet.Port // each is good for portsEach
-	used  int
+	fleet  fleet.Port   // the first group's, and the services'
+	groups []fleet.Port // of the groups after it
+	more   []fleet.Port // each is good for portsEach
+	used   int
 }
 
 const (
@@ -146,40 +193,68 @@ func (p *ports) apart() (fleet.Port, error) {
 			return 0, err
 		}
 		near := func(other fleet.Port) bool { return port > other-portsApart && port < other+portsApart }
-		if !near(p.fleet) && !slices.ContainsFunc(p.more, near) {
+		if !near(p.fleet) && !slices.ContainsFunc(p.groups, near) && !slices.ContainsFunc(p.more, near) {
 			return port, nil
 		}
 	}
 }
 
-func (g *ground) startNodes(cfg Config) error {
-	var addresses []string
-	for range cfg.Nodes {
-		address, err := g.ports.next()
-		if err != nil {
-			return err
+// group is the port of the n-th group's nodes, from 0.
+func (p *ports) group(n int) (fleet.Port, error) {
+	if n == 0 {
+		return p.fleet, nil
+	}
+	port, err := p.apart()
+	p.groups = append(p.groups, port)
+	return port, err
+}
+
+// startGroups starts the nodes of all groups, and tells where clients find each.
+func (g *ground) startGroups(cfg Config) (groups []client.Config, err error) {
+	var ids []string
+	for group := range cfg.Groups {
+		for n := range cfg.Nodes {
+			id := cfg.prefix(group) + fleet.NodeID(n+1)
+			ids = append(ids, id)
+			if g.debug[id], err = g.ports.next(); err != nil {
+				return nil, err
+			}
 		}
-		addresses = append(addresses, address)
 	}
-	if err := g.issue(cfg); err != nil {
-		return err
+	if err := g.issue(cfg, ids); err != nil {
+		return nil, err
 	}
-	var err error
-	g.cluster, err = g.fleet.StartClusterWith(g.ports.fleet, fleet.Options{
-		Nodes: cfg.Nodes, Args: cfg.serverArgs(),
-		Env: func(id string) []string {
-			g.debug[id] = addresses[len(g.debug)]
-			return append(g.papers.Node(id), "DECREE_OPERATOR_ADDR="+g.debug[id])
-		},
-	})
-	return err
+	for group := range cfg.Groups {
+		port, err := g.ports.group(group)
+		if err != nil {
+			return nil, err
+		}
+		nodes, err := g.fleet.StartClusterWith(port, fleet.Options{
+			Nodes: cfg.Nodes, Args: cfg.serverArgs(), Prefix: cfg.prefix(group),
+			Env: func(id string) []string { return append(g.papers.Node(id), "DECREE_OPERATOR_ADDR="+g.debug[id]) },
+		})
+		g.cluster = append(g.cluster, nodes...)
+		if err != nil {
+			return nil, err
+		}
+		groups = append(groups, client.Config{Endpoints: nodes.Endpoints(), Security: g.papers.Operator()})
+	}
+	return groups, nil
+}
+
+// prefix is that of the nodes' ids in the n-th group, from 0.
+func (c Config) prefix(n int) string {
+	if c.Groups == 1 {
+		return ""
+	}
+	return fmt.Sprintf("g%d-", n+1)
 }
 
 // issue makes certificates for the nodes and the bench, where TLS is measured.
-func (g *ground) issue(cfg Config) (err error) {
+func (g *ground) issue(cfg Config, nodes []string) (err error) {
 	if cfg.TLS {
 		g.papers, err = papers.New(papers.Config{
-			Dir: filepath.Join(g.fleet.Dir(), "certs"), Life: papers.Lasting, Nodes: fleet.NodeIDs(cfg.Nodes),
+			Dir: filepath.Join(g.fleet.Dir(), "certs"), Life: papers.Lasting, Nodes: nodes,
 		})
 	}
 	return err
@@ -230,23 +305,31 @@ func (g *ground) startService(ctx context.Context, name string, args ...string) 
 	})
 }
 
-// register tells the cluster of a participant and waits until the leader reaches it.
+// register tells every cluster of a participant and waits until its leader reaches it.
 func (g *ground) register(ctx context.Context, name, address string) error {
 	if err := g.put(ctx, name, address); err != nil {
 		return err
 	}
-	return poll(ctx, name+" to answer", func() (bool, error) {
-		found, err := g.clients[0].CheckParticipant(ctx, name)
-		return found.GetReachable(), err
-	})
+	for _, head := range g.heads {
+		err := poll(ctx, name+" to answer", func() (bool, error) {
+			found, err := head.CheckParticipant(ctx, name)
+			return found.GetReachable(), err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// put tells the cluster of a participant.
+// put tells every cluster of a participant.
 func (g *ground) put(ctx context.Context, name, address string) error {
 	target := map[string]*structpb.Value{"target": structpb.NewStringValue(address)}
 	p := &decreev1.Participant{Name: name, Driver: "grpc", Config: &structpb.Struct{Fields: target}}
-	if _, err := g.clients[0].PutParticipant(ctx, p); err != nil {
-		return fmt.Errorf("register %s: %w", name, err)
+	for _, head := range g.heads {
+		if _, err := head.PutParticipant(ctx, p); err != nil {
+			return fmt.Errorf("register %s: %w", name, err)
+		}
 	}
 	return nil
 }
@@ -254,13 +337,17 @@ func (g *ground) put(ctx context.Context, name, address string) error {
 // explain adds what the processes logged to an error of the start.
 func (g *ground) explain(err error) error { return fmt.Errorf("%w\n%s", err, g.fleet.Logs()) }
 
-// leader is the leading node's view. While none leads, as in an election on a machine
-// that is too busy, it waits for one.
-func (g *ground) leader(ctx context.Context) (view *decreev1.StatusResponse, err error) {
+// leader is the view of the node that leads the first group. While none leads, as in an
+// election on a machine that is too busy, it waits for one.
+func (g *ground) leader(ctx context.Context) (*decreev1.StatusResponse, error) {
+	return leaderOf(ctx, g.heads[0])
+}
+
+func leaderOf(ctx context.Context, head *client.Client) (view *decreev1.StatusResponse, err error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	err = poll(ctx, "a node to lead", func() (bool, error) {
-		view, err = g.clients[0].Status(ctx)
+		view, err = head.Status(ctx)
 		return err == nil && view.GetLeader() != "" && view.GetNode() == view.GetLeader(), nil
 	})
 	return view, err
@@ -269,21 +356,25 @@ func (g *ground) leader(ctx context.Context) (view *decreev1.StatusResponse, err
 // reading is what had been used at a moment.
 type reading struct {
 	at      time.Time
-	leader  *decreev1.StatusResponse
-	process map[string]usage // by name
+	leaders []*decreev1.StatusResponse // of the groups
+	process map[string]usage           // by name
 }
 
 // own is the name of this process among the others.
 const own = "bench"
 
-// read looks at every process, and at the leader's counters.
+// read looks at every process, and at the leaders' counters.
 func (g *ground) read(ctx context.Context) (reading, error) {
 	r := reading{process: map[string]usage{}}
-	var err error
-	if r.leader, err = g.leader(ctx); err != nil {
-		return r, err
+	for _, head := range g.heads {
+		view, err := leaderOf(ctx, head)
+		if err != nil {
+			return r, err
+		}
+		r.leaders = append(r.leaders, view)
 	}
 	r.at = time.Now()
+	var err error
 	if r.process[own], err = usageOf(os.Getpid()); err != nil || g.fleet == nil {
 		return r, err
 	}
@@ -298,13 +389,13 @@ func (g *ground) read(ctx context.Context) (reading, error) {
 	return r, nil
 }
 
-// roleOf is a process's part, while a node leads.
-func (g *ground) roleOf(name, leader string) role {
+// roleOf is a process's part, while nodes lead.
+func (g *ground) roleOf(name string, leaders []string) role {
 	_, isNode := g.cluster.Node(name)
 	switch {
 	case name == own:
 		return asking
-	case name == leader:
+	case slices.Contains(leaders, name):
 		return leading
 	case isNode:
 		return following
@@ -321,7 +412,9 @@ func (g *ground) close() error {
 	for _, c := range g.clients {
 		errs = append(errs, c.Close())
 	}
-	errs = append(errs, g.papers.Close()) // its directory goes with the fleet
+	for _, head := range g.heads {
+		errs = append(errs, head.Close())
+	}
 	if g.fleet != nil {
 		errs = append(errs, g.fleet.Close())
 	}

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"strings"
 	"time"
 
 	hdr "github.com/HdrHistogram/hdrhistogram-go"
@@ -26,6 +27,7 @@ type Report struct {
 type Setting struct {
 	Own               bool    `json:"own_cluster"` // started for the run, on this machine
 	Nodes             int     `json:"nodes,omitempty"`
+	Groups            int     `json:"groups,omitempty"` // clusters of so many nodes; absent for one
 	ServerArgs        string  `json:"server_args,omitempty"`
 	Participants      string  `json:"participants"` // trivial, kv, or the names of others
 	ParticipantsCount int     `json:"participants_count"`
@@ -80,7 +82,8 @@ type Measured struct {
 	CPU *CPU `json:"cpu_us_per_tx,omitempty"`
 	Log Log  `json:"log"`
 
-	// Leader led at the span's end, after so many elections in it.
+	// Leader led at the span's end, after so many elections in it; of several groups, the
+	// leader of each.
 	Leader    string `json:"leader"`
 	Elections uint64 `json:"elections"`
 }
@@ -129,8 +132,17 @@ func (g *ground) measured(c *counted, from, to reading) Measured {
 		Seconds: span.Seconds(), Throughput: float64(done) / span.Seconds(),
 		Committed: c.answers[committed], Aborted: c.answers[aborted], Failed: c.answers[failed], Shed: c.shed,
 		Latency: latencyOf(c.latency),
-		Leader:  to.leader.GetLeader(), Elections: to.leader.GetEpoch() - from.leader.GetEpoch(),
 	}
+	var leaders []string
+	var entries, bytes uint64
+	for i, leader := range to.leaders {
+		before := from.leaders[i]
+		leaders = append(leaders, leader.GetLeader())
+		m.Elections += leader.GetEpoch() - before.GetEpoch()
+		entries += leader.GetEntries() - before.GetEntries()
+		bytes += leader.GetEntryBytes() - before.GetEntryBytes()
+	}
+	m.Leader = strings.Join(leaders, ",")
 	if c.fault != nil {
 		m.Fault = c.fault.Error()
 	}
@@ -139,8 +151,7 @@ func (g *ground) measured(c *counted, from, to reading) Measured {
 	}
 	each := func(n float64) float64 { return n / float64(done) }
 	if m.Elections == 0 { // another node counts from its own start
-		m.Log.Entries = each(float64(to.leader.GetEntries() - from.leader.GetEntries()))
-		m.Log.Bytes = each(float64(to.leader.GetEntryBytes() - from.leader.GetEntryBytes()))
+		m.Log.Entries, m.Log.Bytes = each(float64(entries)), each(float64(bytes))
 	}
 	if g.fleet == nil {
 		return m
@@ -148,10 +159,10 @@ func (g *ground) measured(c *counted, from, to reading) Measured {
 	m.CPU = &CPU{}
 	for name, after := range to.process {
 		before := from.process[name]
-		part := g.roleOf(name, m.Leader)
+		part := g.roleOf(name, leaders)
 		m.CPU.add(part, each(float64((after.cpu - before.cpu).Microseconds())))
 		if part == leading {
-			m.Log.DiskBytes = each(float64(after.written - before.written))
+			m.Log.DiskBytes += each(float64(after.written - before.written))
 		}
 	}
 	return m

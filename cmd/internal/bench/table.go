@@ -93,7 +93,11 @@ func (s Setting) describe() string {
 		fmt.Fprintf(&b, " of %d bytes", s.PayloadBytes)
 	}
 	if s.Own {
-		fmt.Fprintf(&b, " at %d %s participants, %d nodes", s.ParticipantsCount, s.Participants, s.Nodes)
+		fmt.Fprintf(&b, " at %d %s participants, ", s.ParticipantsCount, s.Participants)
+		if s.Groups > 1 {
+			fmt.Fprintf(&b, "%d groups of ", s.Groups)
+		}
+		fmt.Fprintf(&b, "%d nodes", s.Nodes)
 	} else {
 		fmt.Fprintf(&b, " at %s", s.Participants)
 	}

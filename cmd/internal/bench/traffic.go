@@ -18,7 +18,7 @@ const callPatience = 30 * time.Second
 // traffic makes transactions and hands them to the cluster, as a user's program
 // would. It is safe for concurrent use.
 type traffic struct {
-	clients         []*client.Client
+	clients         []submitter
 	wait            client.Wait
 	branches        int
 	abort, readOnly float64  // shares of transactions
@@ -39,7 +39,7 @@ const (
 	readOnly
 )
 
-func newTraffic(cfg Config, clients []*client.Client) *traffic {
+func newTraffic(cfg Config, clients []submitter) *traffic {
 	t := &traffic{
 		clients: clients, wait: cfg.Wait, branches: cfg.Branches, abort: cfg.Abort, readOnly: cfg.ReadOnly,
 		names: names(cfg.ParticipantsCount), payload: trivialPayloads(cfg.Payload),

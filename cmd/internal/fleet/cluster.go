@@ -83,8 +83,9 @@ func (p Port) free() bool {
 // Options are what a cluster differs in from the usual one. The zero Options are
 // none.
 type Options struct {
-	Nodes int      // how many, at most 9; 0 stands for the usual Nodes
-	Args  []string // further ones of every node
+	Nodes  int      // how many, at most 9; 0 stands for the usual Nodes
+	Args   []string // further ones of every node
+	Prefix string   // of the nodes' ids, where a fleet has several clusters
 	// Env are further environment variables of a node, NAME=value; nil for none.
 	Env func(id string) []string
 	// DataDir is where a node keeps its data; nil is a directory of its name.
@@ -119,19 +120,20 @@ func (f *Fleet) StartClusterWith(port Port, o Options) (Cluster, error) {
 	o = o.withDefaults(f.dir)
 	var peers, forwards []string
 	for n := 1; n <= o.Nodes; n++ {
-		raft, err := o.Front(NodeID(n), port.address(raftPorts, n))
+		id := o.Prefix + NodeID(n)
+		raft, err := o.Front(id, port.address(raftPorts, n))
 		if err != nil {
 			return nil, err
 		}
-		forward, err := o.Front(NodeID(n), port.address(grpcPorts, n))
+		forward, err := o.Front(id, port.address(grpcPorts, n))
 		if err != nil {
 			return nil, err
 		}
-		peers, forwards = append(peers, NodeID(n)+"="+raft), append(forwards, forward)
+		peers, forwards = append(peers, id+"="+raft), append(forwards, forward)
 	}
 	var c Cluster
 	for n := 1; n <= o.Nodes; n++ {
-		id := NodeID(n)
+		id := o.Prefix + NodeID(n)
 		args := []string{"server", "--node-id", id, "--data-dir", o.DataDir(id),
 			"--raft-addr", port.address(raftPorts, n), "--grpc-addr", port.address(grpcPorts, n),
 			"--grpc-advertise", forwards[n-1],

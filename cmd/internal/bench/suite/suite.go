@@ -50,7 +50,7 @@ const (
 	kill   = " --kill-leader-at 3s --duration 8s --warmup 1s"
 )
 
-// sections are the whole suite, in some ten minutes.
+// sections are the whole suite, in some twelve minutes.
 func sections() []section {
 	return []section{
 		{
@@ -101,6 +101,14 @@ func sections() []section {
 				{"1 node", "--nodes 1" + short},
 				{"3 nodes", "--nodes 3" + short},
 				{"5 nodes", "--nodes 5" + short},
+			},
+		},
+		{
+			"Groups", "Several clusters on this machine, each transaction on the one of its txid: nothing to be won on the cores of one.",
+			[]run{
+				{"1 group", "--groups 1 --ramp 64,256,1024 --rounds 3" + short},
+				{"3 groups", "--groups 3 --ramp 64,256,1024 --rounds 3" + short},
+				{"6 groups", "--groups 6 --ramp 64,256,1024 --rounds 3" + short},
 			},
 		},
 		{
