@@ -79,8 +79,8 @@ func (w *world) carriedOut(tx *txn.Transaction, number int) {
 // to be committed, once.
 func (r *resource) audit() {
 	for _, k := range r.held {
-		if r.w.last[k.txid] == nil && k.txid.Time() < r.w.cluster.Horizon {
-			r.w.stats.left++ // nobody may presume an id that may have been forgotten
+		if r.w.last[k.txid] == nil && k.txid.Time() < r.w.cluster.Horizon || r.w.confused(k.txid) {
+			r.w.stats.left++ // nobody may presume an id that may have been forgotten, or tell whose content this is
 			continue
 		}
 		r.w.violate("R13: %s still holds branch %d of %s prepared, which is %s", r.name, k.number, r.w.name(k.txid), stateOf(r.w.last[k.txid]))
