@@ -8,7 +8,7 @@ BIN     := bin/decree
 TIMEOUT ?= 20m
 
 .DEFAULT_GOAL := help
-.PHONY: help monitoring build test test-short test-fast costs databases failovers sim model fuzz mutants scale man lint generate check-generated demo bank bank-chaos chaos bench page-test screenshots packages clean ci
+.PHONY: help monitoring build test test-short test-fast whole costs databases failovers sim model fuzz mutants mutants-stand scale man lint generate check-generated demo bank bank-chaos chaos bench page-test screenshots packages clean ci
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,11 @@ test-short: ## the same, without the tests whose databases are not here
 
 test-fast: databases ## run all tests without the race detector
 	$(GO) test -timeout $(TIMEOUT) ./...
+
+# What enumerates: each crash point, each byte. Under the race detector, where that takes
+# some ten times as long and finds nothing more, make test has a part of it each day.
+whole: ## run whole, without the race detector, what make test does in turns
+	$(GO) test -timeout $(TIMEOUT) ./cluster ./fsm ./fsm/txn
 
 # The race detector has allocations of its own.
 costs: ## hold what a transaction may allocate, keep and write, without the race detector
@@ -47,6 +52,9 @@ model: ## search every state of a model of the protocol, and find its seeded bug
 
 mutants: ## break the protocol on purpose, one bug at a time, and print what catches each
 	$(GO) run -C scripts/mutants . $(MUTANTS)
+
+mutants-stand: ## check that every mutant applies, compiles and has its row in the table
+	$(GO) test -C scripts/mutants . && $(GO) run -C scripts/mutants . -check
 
 scale: ## test the simulation of several Raft groups, and print its tables
 	$(GO) test -C scripts/scale . && $(GO) run -C scripts/scale . $(SCALE)

@@ -50,7 +50,7 @@ type change struct {
 
 // crashPoints are the first call to crash in, and how far it is to the next: every call
 // counts, but under the race detector, which has nothing to find here and takes minutes,
-// each day has an eighth of them.
+// each day has an eighth of them; make whole does all.
 func crashPoints() (first, step int) {
 	if raceDetector {
 		return 1 + int(time.Now().Unix()/86400)%8, 8

@@ -102,7 +102,7 @@ func (js *journals) of(id string) *journal {
 var logStore = cluster.BoltDB
 
 // onBothLogStores runs a story with each of them: under the race detector, where that
-// takes minutes, with one a day.
+// takes minutes, with one a day; make whole does both.
 func onBothLogStores(t *testing.T, story func(t *testing.T)) {
 	t.Helper()
 	stores := []cluster.LogStore{cluster.BoltDB, cluster.WAL}

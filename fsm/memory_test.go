@@ -23,6 +23,9 @@ func heap() (bytes, objects int) {
 // a million may be kept; and what the garbage collector has to do for one that passes.
 // Each bound is about a fifth above what was measured.
 func TestMemoryOfATransaction(t *testing.T) {
+	if raceDetector {
+		t.Skip("its figures are those of the code without the race detector: make costs")
+	}
 	const finished, open, batch = 64_000, 12_800, 64
 	j := newJournal(t)
 	bytes, objects := heap()

@@ -153,13 +153,18 @@ func FuzzTheHandReadsNoMore(f *testing.F) {
 }
 
 // TestWhatIsOddIsLeftToTheTypes changes each byte of an entry and of a record to
-// every other value: the hand refuses, or both read the same.
+// every other value: the hand refuses, or both read the same. The race detector, which
+// has nothing to find here, sees a sixteenth of the bytes each day; make whole does all.
 func TestWhatIsOddIsLeftToTheTypes(t *testing.T) {
+	first, step := 0, 1
+	if raceDetector {
+		first, step = int(time.Now().Unix()/86400)%16, 16
+	}
 	good, err := Encode(Entry{Header: someHeader, Commands: everyCommand()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := range good {
+	for i := first; i < len(good); i += step {
 		for v := range 256 {
 			bad := bytes.Clone(good)
 			bad[i] = byte(v)

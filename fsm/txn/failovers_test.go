@@ -39,9 +39,18 @@ import (
 )
 
 var (
-	failovers = flag.Int("failovers", 10_000, "how many failovers TestFailovers plays")
+	failovers = flag.Int("failovers", defaultFailovers(), "how many failovers TestFailovers plays")
 	aSeed     = flag.Uint64("failovers.seed", 0, "play this world alone, and tell its story with -v")
 )
+
+// defaultFailovers are fewer under the race detector: a world is one goroutine, and two of
+// them share nothing.
+func defaultFailovers() int {
+	if raceDetector {
+		return 1_000
+	}
+	return 10_000
+}
 
 // failoversPerWorld keeps a story short enough to be read, and a world long enough
 // for what one failover leaves behind to meet the next ones.
