@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -275,7 +276,9 @@ func TestForgottenCertificates(t *testing.T) {
 		k.answers(teller.Ledger)
 		k.must(leader.Start())
 	})
-	k.audit(teller)
+	// Services look for new certificates every two seconds: until then the new leader
+	// reaches none.
+	k.audit(teller, client.AbortUnavailable)
 }
 
 // business has money move while something happens.
@@ -345,8 +348,9 @@ func (k *keep) reached(name string) {
 	})
 }
 
-// audit holds everything against everything else, and that nothing failed.
-func (k *keep) audit(teller *bank.Teller) {
+// audit holds everything against everything else, and that nothing failed, but for what is
+// excused.
+func (k *keep) audit(teller *bank.Teller, excused ...client.AbortCode) {
 	k.t.Helper()
 	await(k.t, "everything to be delivered", func() bool {
 		applied := map[uint64]bool{}
@@ -393,7 +397,7 @@ func (k *keep) audit(teller *bank.Teller) {
 	}
 	k.t.Logf("%d transfers, aborted for %v; %d certificates expired", len(entries), reasons, k.papers.Expired())
 	for code, n := range reasons {
-		if code != client.AbortVote {
+		if code != client.AbortVote && !slices.Contains(excused, code) {
 			k.t.Errorf("%d transfers failed: %s", n, code)
 		}
 	}
