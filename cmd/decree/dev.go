@@ -15,6 +15,8 @@ import (
 
 	"github.com/decree-tx/decree/cmd/internal/config"
 	"github.com/decree-tx/decree/cmd/internal/daemon"
+	"github.com/decree-tx/decree/cmd/internal/fleet"
+	"github.com/decree-tx/decree/cmd/internal/papers"
 	decreev1 "github.com/decree-tx/decree/transport/api/decree/v1"
 	"github.com/decree-tx/decree/transport/client"
 )
@@ -27,6 +29,7 @@ type devFlags struct {
 	dir      string
 	port     int
 	logLevel string
+	tls      bool
 }
 
 func (p *program) devCommand() *cobra.Command {
@@ -53,6 +56,7 @@ Prints what to type in another terminal. Stop it with ctrl-C.`,
 	}
 	cmd.Flags().StringVar(&flags.dir, "data-dir", "", "keep data in this `directory` (default: a temporary one, removed at the end)")
 	cmd.Flags().IntVar(&flags.port, "port", 7100, "serve gRPC at `port`+1 to +3, HTTP at +101 to +103, Raft at +201 to +203, metrics at +401 to +403; 0 for any free ports")
+	cmd.Flags().BoolVar(&flags.tls, "tls", false, "have nodes and clients speak mutual TLS, with certificates that are made for it")
 	cmd.Flags().StringVar(&flags.logLevel, "log-level", "off", "trace, debug, info, warn, error or off")
 	return cmd
 }
@@ -67,9 +71,15 @@ func (p *program) dev(ctx context.Context, flags devFlags) (err error) {
 	}
 	defer func() { err = errors.Join(err, cleanup()) }()
 
+	made, err := devPapers(flags, dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, made.Close()) }()
+
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	daemons, err := p.openDev(ctx, flags, dir)
+	daemons, err := p.openDev(ctx, flags, dir, made)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil // it was stopped while it started
@@ -80,7 +90,7 @@ func (p *program) dev(ctx context.Context, flags devFlags) (err error) {
 	for _, d := range daemons {
 		go func() { ended <- d.Run(ctx) }()
 	}
-	err = p.introduce(ctx, daemons, dir)
+	err = p.introduce(ctx, daemons, dir, made)
 	if err == nil {
 		<-ctx.Done()
 		if p.out.format != formatJSON {
@@ -108,10 +118,23 @@ func devDirectory(asked string) (dir string, cleanup func() error, err error) {
 	return dir, func() error { return nil }, os.MkdirAll(dir, 0o755)
 }
 
+// devPapers makes certificates, anew at each start: nothing of an older one is good for
+// anything.
+func devPapers(flags devFlags, dir string) (*papers.Papers, error) {
+	if !flags.tls {
+		return nil, nil
+	}
+	own := filepath.Join(dir, "dev-tls")
+	if err := os.RemoveAll(own); err != nil {
+		return nil, err
+	}
+	return papers.New(papers.Config{Dir: own, Life: papers.Lasting, Nodes: fleet.NodeIDs(devNodes)})
+}
+
 // openDev opens the nodes side by side: on a first start each waits for the
 // others.
-func (p *program) openDev(ctx context.Context, flags devFlags, dir string) ([]*daemon.Daemon, error) {
-	configs, err := devConfigs(flags, dir)
+func (p *program) openDev(ctx context.Context, flags devFlags, dir string, of *papers.Papers) ([]*daemon.Daemon, error) {
+	configs, err := devConfigs(flags, dir, of)
 	if err != nil {
 		return nil, err
 	}
@@ -161,7 +184,7 @@ func firstCause(failures []error) error {
 	return errors.Join(failures...)
 }
 
-func devConfigs(flags devFlags, dir string) ([]config.Server, error) {
+func devConfigs(flags devFlags, dir string, of *papers.Papers) ([]config.Server, error) {
 	address := func(block, node int) string {
 		if flags.port == 0 {
 			return "127.0.0.1:0"
@@ -193,18 +216,20 @@ func devConfigs(flags devFlags, dir string) ([]config.Server, error) {
 		cfg.GRPCAddr = address(0, i+1)
 		cfg.HTTPAddr = address(100, i+1)
 		cfg.OperatorAddr = address(400, i+1)
+		files := of.NodeFiles(peer.ID)
+		cfg.TLSCA, cfg.TLSCert, cfg.TLSKey = files.CA, files.Certificate, files.Key
 		configs = append(configs, cfg)
 	}
 	return configs, nil
 }
 
 // introduce registers the participants and prints what to do with all this.
-func (p *program) introduce(ctx context.Context, daemons []*daemon.Daemon, dir string) error {
+func (p *program) introduce(ctx context.Context, daemons []*daemon.Daemon, dir string, of *papers.Papers) error {
 	var endpoints []string
 	for _, d := range daemons {
 		endpoints = append(endpoints, d.GRPC.String())
 	}
-	c, err := client.New(client.Config{Endpoints: endpoints})
+	c, err := client.New(client.Config{Endpoints: endpoints, Security: of.Operator()})
 	if err != nil {
 		return err
 	}
@@ -217,15 +242,15 @@ func (p *program) introduce(ctx context.Context, daemons []*daemon.Daemon, dir s
 		}
 	}
 	if p.out.format == formatJSON {
-		p.out.object(devReport(daemons, dir))
+		p.out.object(devReport(daemons, dir, of))
 	} else {
-		p.out.write([]byte(p.introduction(daemons, endpoints, dir)))
+		p.out.write([]byte(p.introduction(daemons, endpoints, dir, of)))
 	}
 	return nil
 }
 
 // devReport is the introduction for programs.
-func devReport(daemons []*daemon.Daemon, dir string) any {
+func devReport(daemons []*daemon.Daemon, dir string, of *papers.Papers) any {
 	type node struct {
 		ID   string `json:"id"`
 		GRPC string `json:"grpc"`
@@ -235,7 +260,10 @@ func devReport(daemons []*daemon.Daemon, dir string) any {
 		Nodes        []node   `json:"nodes"`
 		Participants []string `json:"participants"`
 		Data         string   `json:"data"`
-	}{Data: dir}
+		CA           string   `json:"ca,omitempty"` // with the two that follow, what clients say who they are by
+		Certificate  string   `json:"certificate,omitempty"`
+		Key          string   `json:"key,omitempty"`
+	}{Data: dir, CA: of.Operator().CA, Certificate: of.Operator().Certificate, Key: of.Operator().Key}
 	for i, d := range daemons {
 		report.Nodes = append(report.Nodes, node{fmt.Sprintf("n%d", i+1), d.GRPC.String(), d.HTTP.String()})
 	}
@@ -257,20 +285,28 @@ func devParticipants(dir string) []*decreev1.Participant {
 	}
 }
 
-func (p *program) introduction(daemons []*daemon.Daemon, endpoints []string, dir string) string {
+func (p *program) introduction(daemons []*daemon.Daemon, endpoints []string, dir string, of *papers.Papers) string {
+	scheme, curl := "http", "curl -s"
+	if of != nil {
+		scheme, curl = "https", fmt.Sprintf(`curl -s --cacert "$%s" --cert "$%s" --key "$%s"`, caEnv, certEnv, keyEnv)
+	}
 	var b strings.Builder
 	b.WriteString("Three nodes run here:\n\n")
 	for i, d := range daemons {
-		fmt.Fprintf(&b, "  n%d  gRPC %s  HTTP http://%s\n", i+1, d.GRPC, d.HTTP)
+		fmt.Fprintf(&b, "  n%d  gRPC %s  HTTP %s://%s\n", i+1, d.GRPC, scheme, d.HTTP)
 	}
 	fmt.Fprintf(&b, "\nParticipants: bank-a and bank-b (kv), courier (sim). Data in %s\n", safe(dir))
 	b.WriteString("\nIn another terminal:\n\n")
 	if all := strings.Join(endpoints, ","); all != defaultEndpoints {
 		fmt.Fprintf(&b, "  export %s=%s\n", endpointsEnv, all)
 	}
-	examples := strings.ReplaceAll(devExamples, "DECREE", safe(os.Args[0]))
-	examples = strings.ReplaceAll(examples, "HTTP1", daemons[0].HTTP.String())
-	b.WriteString(strings.ReplaceAll(examples, "HTTP2", daemons[1].HTTP.String()))
+	for _, variable := range of.Look() {
+		fmt.Fprintf(&b, "  export %s\n", safe(variable))
+	}
+	b.WriteString(strings.NewReplacer(
+		"DECREE", safe(os.Args[0]), "CURL", curl,
+		"HTTP1", scheme+"://"+daemons[0].HTTP.String(), "HTTP2", scheme+"://"+daemons[1].HTTP.String(),
+	).Replace(devExamples))
 	return b.String()
 }
 
@@ -285,10 +321,10 @@ const devExamples = `  DECREE tx submit --branch bank-a='{"ops":[{"op":"add","ke
   DECREE cluster status
   DECREE cluster transfer-leader
 
-  curl -s http://HTTP1/v1/transactions -d '{"branches":[
+  CURL HTTP1/v1/transactions -d '{"branches":[
     {"participant":"bank-a","json":{"ops":[{"op":"add","key":"alice","amount":-10,"min":0}]}},
     {"participant":"courier","json":{"parcel":"to bob"}}]}'
-  curl -s http://HTTP2/v1/transactions
+  CURL HTTP2/v1/transactions
 
 Stop with ctrl-C.
 `

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -14,6 +15,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/decree-tx/decree/transport/certs"
 )
 
 // What is proven here: a node and a development cluster as an operator meets
@@ -142,7 +145,12 @@ func TestServerStartsAnswersStopsAndStartsAgain(t *testing.T) {
 
 func postJSON(t *testing.T, url, body string) string {
 	t.Helper()
-	resp, err := http.Post(url, "application/json", strings.NewReader(body)) //nolint:gosec,noctx // ours
+	return postJSONBy(t, http.DefaultClient, url, body)
+}
+
+func postJSONBy(t *testing.T, web *http.Client, url, body string) string {
+	t.Helper()
+	resp, err := web.Post(url, "application/json", strings.NewReader(body)) //nolint:gosec,noctx // ours
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -267,16 +275,38 @@ func TestStopWhileWaitingForPeers(t *testing.T) {
 
 // TestDev runs the development cluster and types what it says.
 func TestDev(t *testing.T) {
+	t.Run("in plain text", func(t *testing.T) { testDev(t, http.DefaultClient) })
+	t.Run("over TLS", func(t *testing.T) {
+		var secured http.Client // as curl is, by what was exported
+		secured.Transport = &http.Transport{DialTLSContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			files := certs.Files{CA: os.Getenv(caEnv), Certificate: os.Getenv(certEnv), Key: os.Getenv(keyEnv)}
+			source, err := certs.Open(files, nil)
+			if err != nil {
+				return nil, err
+			}
+			d := tls.Dialer{Config: source.Client("127.0.0.1")}
+			return d.DialContext(ctx, network, address)
+		}}
+		testDev(t, &secured, "--tls")
+	})
+}
+
+func testDev(t *testing.T, web *http.Client, flags ...string) {
 	temporary := t.TempDir()
 	t.Setenv("TMPDIR", temporary)
-	r := start(t, "dev", "--port", "0")
+	r := start(t, append([]string{"dev", "--port", "0"}, flags...)...)
 	r.await("the introduction", func() bool { return strings.Contains(r.stdout.String(), "Stop with ctrl-C") })
 	said := r.stdout.String()
-	_, endpoints, ok := strings.Cut(said, "export "+endpointsEnv+"=")
-	if !ok {
+	for line := range strings.Lines(said) {
+		if exported, ok := strings.CutPrefix(line, "  export "); ok {
+			name, value, _ := strings.Cut(strings.TrimSpace(exported), "=")
+			t.Setenv(name, value)
+		}
+	}
+	endpoints := os.Getenv(endpointsEnv)
+	if endpoints == "" {
 		t.Fatalf("it does not say where the nodes are:\n%s", said)
 	}
-	endpoints, _, _ = strings.Cut(endpoints, "\n")
 
 	steps := []struct {
 		args []string
@@ -302,7 +332,7 @@ func TestDev(t *testing.T) {
 	url, _, _ = strings.Cut(url, "\n")
 	body := `{"branches":[{"participant":"bank-a","json":{"ops":[{"op":"add","key":"alice","amount":-10,"min":0}]}},` +
 		`{"participant":"courier","json":{"parcel":"to bob"}}]}`
-	if answer := postJSON(t, url+"/v1/transactions", body); !strings.Contains(answer, "OUTCOME_COMMITTED") {
+	if answer := postJSONBy(t, web, url+"/v1/transactions", body); !strings.Contains(answer, "OUTCOME_COMMITTED") {
 		t.Errorf("curl is told %s", answer)
 	}
 

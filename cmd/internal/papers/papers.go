@@ -28,13 +28,14 @@ import (
 )
 
 const (
-	// Lasting is a life longer than any run's: such certificates are never replaced.
+	// Lasting is a life longer than any measurement's: such certificates are not replaced
+	// while something is measured.
 	Lasting = 4 * 24 * time.Hour
 	// Brief is a life that ends many times in a run. A new certificate is in use two
 	// seconds after it was written, and the old one is good for ten.
 	Brief = 20 * time.Second
-	// authorityLife is past that of whatever is issued in a run of Lasting.
-	authorityLife = 2 * Lasting
+	// authorityLife is past the end of whatever runs.
+	authorityLife = 10 * 365 * 24 * time.Hour
 )
 
 // Those who drive a run: the operator administers and audits, the client has the
@@ -167,12 +168,20 @@ func (p *Papers) files(who certs.Identity) certs.Files {
 	return certs.Files{CA: p.path("ca.pem"), Certificate: p.path(name + ".pem"), Key: p.path(name + ".key")}
 }
 
+// NodeFiles are where a node's own lie; none in plain text.
+func (p *Papers) NodeFiles(id string) certs.Files {
+	if p == nil {
+		return certs.Files{}
+	}
+	return p.files(certs.Identity{Role: certs.Node, Name: id})
+}
+
 // Node are the environment variables by which a node finds its own.
 func (p *Papers) Node(id string) []string {
 	if p == nil {
 		return nil
 	}
-	f := p.files(certs.Identity{Role: certs.Node, Name: id})
+	f := p.NodeFiles(id)
 	return []string{"DECREE_TLS_CA=" + f.CA, "DECREE_TLS_CERT=" + f.Certificate, "DECREE_TLS_KEY=" + f.Key}
 }
 
