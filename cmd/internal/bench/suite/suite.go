@@ -48,9 +48,10 @@ const (
 	short  = " --duration 4s --warmup 1s"
 	ratios = " --against-raft --rounds 5"
 	kill   = " --kill-leader-at 3s --duration 8s --warmup 1s"
+	stuck  = "--stuck 10000 --rate 2000 --rounds 9 --duration 8s --warmup 3s"
 )
 
-// sections are the whole suite, in some twelve minutes.
+// sections are the whole suite, in some twenty minutes.
 func sections() []section {
 	return []section{
 		{
@@ -76,7 +77,7 @@ func sections() []section {
 		},
 		{
 			"Waiting transactions", "10,000 transactions wait at a participant that never answers and at one that takes 5 s; the load is at others.",
-			[]run{{"stuck", "--stuck 10000 --rate 2000 --rounds 3" + short}},
+			[]run{{"stuck", stuck}},
 		},
 		{
 			"Failover", "The leader falls under the load of 64 clients.",
@@ -96,11 +97,11 @@ func sections() []section {
 			},
 		},
 		{
-			"Nodes", "64 clients.",
+			"Nodes", "All of them on this machine, whose cores they share.",
 			[]run{
-				{"1 node", "--nodes 1" + short},
-				{"3 nodes", "--nodes 3" + short},
-				{"5 nodes", "--nodes 5" + short},
+				{"1 node", "--nodes 1 --ramp 64,1024" + short},
+				{"3 nodes", "--nodes 3 --ramp 64,1024" + short},
+				{"5 nodes", "--nodes 5 --ramp 64,1024" + short},
 			},
 		},
 		{
@@ -128,7 +129,8 @@ func quickly(flags string) string {
 	shorter := strings.NewReplacer(
 		short, " --duration 300ms --warmup 100ms", kill, " --kill-leader-at 300ms --duration 4s --warmup 100ms",
 		"--transfer-leader-at 2s --duration 4s --warmup 1s", "--transfer-leader-at 300ms --duration 2s --warmup 100ms",
-		"--rounds 5", "--rounds 1", "--rounds 3", "--rounds 2", "--stuck 10000", "--stuck 200", "--rate 2000", "--rate 200",
+		stuck, "--stuck 200 --rate 200 --rounds 2 --duration 300ms --warmup 100ms",
+		"--rounds 5", "--rounds 1", "--rounds 3", "--rounds 2",
 	)
 	return shorter.Replace(flags)
 }
