@@ -58,9 +58,10 @@ func (w *world) unresolved() (list []txn.TxID) {
 	return list
 }
 
-// word is the operator's decision: what is proven, else what a client was told, else what
+// word is the operator's decision: what a client was told, else what is proven, else what
 // harms nobody, once nothing from before the restore can arrive any more. Undecided
-// waits.
+// waits. Clients come first because of a branch that only read: where an operator's commit
+// reached it, it looks aborted after the next restore.
 func (w *world) word(id txn.TxID) txn.Decision {
 	tx, proven, told := w.states[id], w.proven(id), w.heard[id]
 	switch {
