@@ -72,7 +72,9 @@ func writeInTheReserve(t *testing.T, f files) {
 		}
 		written += len(entry.Data)
 		if err := store.SetUint64(keyCurrentTerm, entry.Index); err != nil {
-			if f.log == WAL {
+			// Once the reserve is used up the vote may be the first to hear of it, for a wal
+			// prepares its next file beside its writer.
+			if f.log == WAL && written < size {
 				t.Fatalf("a vote finds no room: %v", err)
 			}
 			break
