@@ -58,9 +58,10 @@ func compileCommit(root, commit, dir string) (string, error) {
 		return "", err
 	}
 	path := filepath.Join(dir, "decree-old")
-	// -trimpath shares the build cache with other runs of this test.
+	// -trimpath, and no cgo, share the build cache with make build and other runs of this test.
 	shell := exec.Command("sh", "-euc", `git -C "$1" archive "$2" | tar -x -C "$3"; cd "$3"; go build -trimpath -buildvcs=false -o "$4" ./cmd/decree`,
 		"sh", root, commit, dir, path)
+	shell.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := shell.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build %s: %w\n%s", commit, err, bytes.TrimSpace(out))
 	}
