@@ -46,6 +46,14 @@
 // the name which Enlist returned, and hands the vote to Commit. Packages decreepg
 // and decreesql of transport/branch do that for PostgreSQL and MariaDB.
 //
+// # Several clusters
+//
+// Where one leader is not enough, or regions should have their own, [Groups] runs each
+// transaction on one of several clusters, which share nothing. The txid is made first, and
+// the cluster is the one that it belongs to: whoever asks again with it meets the same one.
+// A Client of one such cluster makes txids of its group, and is refused others with
+// [ErrOtherGroup], under which nothing was done.
+//
 // # Security
 //
 // Where nodes have certificates, [Config.Security] names the cluster's authorities and
