@@ -215,8 +215,21 @@ func (n *node) AddNode(ctx context.Context, req *decreev1.AddNodeRequest) (*decr
 	return &decreev1.AddNodeResponse{}, err
 }
 
+// Status is as of a leader, unless the node is behind.
 func (n *node) Status(context.Context, *decreev1.StatusRequest) (*decreev1.StatusResponse, error) {
-	return &decreev1.StatusResponse{Node: n.addr}, nil
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.asked++
+	answer := &decreev1.StatusResponse{Node: n.addr}
+	if n.behind > 0 {
+		n.behind--
+		return answer, nil
+	}
+	answer.Leader = n.addr
+	if n.group != (client.Group{}) {
+		answer.Group = &decreev1.Group{Number: uint32(n.group.Number), Of: uint32(n.group.Of)}
+	}
+	return answer, nil
 }
 
 // lead sets the node's health.
@@ -251,21 +264,6 @@ func (p participantsOf) List(context.Context, *decreev1.ParticipantsListRequest)
 }
 
 type clusterOf struct{ *node }
-
-func (c clusterOf) Status(context.Context, *decreev1.StatusRequest) (*decreev1.StatusResponse, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.asked++
-	answer := &decreev1.StatusResponse{Node: "n1", Leader: "n1"}
-	if c.group != (client.Group{}) {
-		answer.Group = &decreev1.Group{Number: uint32(c.group.Number), Of: uint32(c.group.Of)}
-	}
-	if c.behind > 0 {
-		c.behind--
-		answer.Leader, answer.Group = "", nil
-	}
-	return answer, nil
-}
 
 // starter starts n nodes and a client of them all.
 type starter func(t *testing.T, n int) ([]*node, *client.Client)
