@@ -92,9 +92,12 @@ func startLibrary(t *testing.T, network *clustertest.Network, id string, voters 
 		cancel()
 		receiver.Wait()
 		transport.(raft.WithClose).Close()
-		if end := l.Shutdown(); !l.stuck {
-			end.Error()
+		end := l.Shutdown()
+		if l.stuck {
+			wait()
+			return // it may write yet, and panics where its file is closed
 		}
+		end.Error()
 		wait()
 		bolt.Close()
 	})
