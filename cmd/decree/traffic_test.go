@@ -10,8 +10,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -258,8 +258,7 @@ func (b *bench) balancedHTTP() func(ctx context.Context, key string) error {
 				continue
 			}
 			err := b.post(ctx, web, s, txid, key)
-			var connection *net.OpError
-			if !errors.As(err, &connection) {
+			if _, cut := errors.AsType[*url.Error](err); !cut { // a refusal, a reset or an end before the answer
 				return err
 			}
 		}
