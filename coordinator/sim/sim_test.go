@@ -24,7 +24,7 @@ import (
 )
 
 var (
-	failovers = flag.Int("sim.failovers", 5000, "how many failovers TestFailovers goes through")
+	failovers = flag.Int("sim.failovers", 2000, "how many failovers TestFailovers goes through")
 	seed      = flag.Uint64("sim.seed", 0, "seed of the first world; 0 draws one")
 	perWorld  = flag.Int("sim.world", defaultFailovers, "failovers of one world")
 	tell      = flag.Bool("sim.story", false, "print every world's story")
