@@ -86,7 +86,7 @@ bank-chaos: build ## the same for 200 failovers, while nodes, databases, service
 chaos: ## break real processes at every step of the protocol until 500 leaders fell, and audit
 	scripts/chaos.sh --failovers 500 $(CHAOS)
 
-bench: build ## measure the goals for decree's speed on this machine, twenty quiet minutes of it
+bench: build ## measure the goals for decree's speed on this machine, a quiet quarter of an hour of it
 	$(BIN) bench suite $(BENCH)
 
 page-test: build ## use the page in a real Chromium, against three real nodes

@@ -42,6 +42,9 @@ const (
 	// callsPerClient is how many calls that wait go over one SDK client: fewer than a
 	// server takes on one connection.
 	callsPerClient = 500
+	// arrival is for the last of the waiting transactions, and for what their coming in a
+	// crowd has cost, before anything is measured.
+	arrival = 3 * time.Second
 	// silentTimeout is the transactions' own. A transaction at the silent one is
 	// undecided until its prepare times out, and then owed an abort for ever.
 	silentTimeout = time.Minute
@@ -165,6 +168,7 @@ func (b *bench) hold(ctx context.Context) (*holding, error) {
 	if err := b.settle(ctx, uint64(b.cfg.Stuck)*9/10); err != nil { //nolint:gosec // positive
 		return h, errors.Join(err, h.release())
 	}
+	pause(ctx, arrival)
 	return h, nil
 }
 

@@ -51,7 +51,7 @@ const (
 	stuck  = "--stuck 10000 --rate 2000 --rounds 9 --duration 8s --warmup 3s"
 )
 
-// sections are the whole suite, in some twenty minutes.
+// sections are the whole suite, in a quarter of an hour.
 func sections() []section {
 	return []section{
 		{
