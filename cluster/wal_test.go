@@ -408,7 +408,7 @@ func TestDamageOfAWAL(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "n1")
 			s, closeIt := mustOpen(t, inWAL(dir))
-			for i := uint64(1); i <= 100; i++ {
+			for i := uint64(1); i <= 110; i++ { // ten of them in the last file, which begins with 101
 				must(t, s.StoreLog(written(i, 20)))
 			}
 			closeIt()
